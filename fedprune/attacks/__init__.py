@@ -1,0 +1,1 @@
+"""What a report gives away: membership, label mix, nearest record, audit."""

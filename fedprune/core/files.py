@@ -1,0 +1,57 @@
+"""Files that are whole or absent: written beside their place, synced, then renamed over it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedprune.core.errors import FedpruneError
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file in `path`'s folder, then put it in place in one step.
+
+    Raises:
+        FedpruneError: the folder cannot be written to, or the disk is full; what stood at `path` still does.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise FedpruneError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise FedpruneError(f"Cannot write {path}: {error.strerror}. Free space or choose another folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomic(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Data sets, partitions, sub-tasks, the pool; one file a data set."""

@@ -1,0 +1,1 @@
+"""Device profiles, budgets and the search that meets them, availability, links, the virtual clock."""

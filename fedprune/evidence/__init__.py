@@ -1,0 +1,1 @@
+"""The score bank over the pool, and what every unit and layer is worth to a device."""

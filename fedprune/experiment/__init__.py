@@ -1,0 +1,1 @@
+"""One run, one sweep: configuration, identity, records, collection."""

@@ -1,0 +1,1 @@
+"""Flower: the ClientApp, the Strategy and the engines. The only room that imports flwr."""

@@ -1,0 +1,1 @@
+"""Features, mixture fit, wire format, and the one check through which every upload passes."""

@@ -1,0 +1,1 @@
+"""Mechanisms that guard a report (one file each), their calibration, the ledger."""

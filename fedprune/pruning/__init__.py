@@ -1,0 +1,1 @@
+"""Methods that turn evidence and a budget into an edge model, one file each."""

@@ -1,0 +1,1 @@
+"""What an edge model gets back after the cut: least squares, fine-tuning."""

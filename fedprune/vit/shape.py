@@ -1,0 +1,133 @@
+"""The seven-dimensional shape of a vision transformer, and which units of a base an edge model keeps."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Widths of one block. No heads means no attention branch; no neurons means no MLP branch.
+
+    Attributes:
+        heads: Attention heads.
+        qk: Query-key width of each head.
+        v: Value width of each head.
+        neurons: Hidden neurons of the MLP.
+    """
+
+    heads: int
+    qk: int
+    v: int
+    neurons: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that a vision transformer's parameter shapes follow from.
+
+    The seven dimensions are depth (`len(blocks)`), the classifier (`classes`), the embedding width (`embed`) and,
+    for each block, heads, query-key width, value width and MLP neurons.
+
+    Attributes:
+        image_size: Side of the square input in pixels.
+        patch_size: Side of a square patch in pixels.
+        embed: Width of the residual stream.
+        classes: Rows of the classifier.
+        blocks: One entry a block that is there.
+        scale: Softmax scale of the base, kept whatever the query-key width becomes.
+        prefix_tokens: Class, distillation and register tokens in front of the patch tokens.
+        distilled: Whether there is a second classifier on a distillation token.
+        pool: `"token"` (class token) or `"avg"` (mean of patch tokens).
+        layer_scale: Whether each branch ends in a learned gain (DeiT III).
+        fc_norm: Whether the final norm stands after pooling (timm does this with average pooling).
+        position_prefix: Whether the position embedding has rows for the prefix tokens.
+    """
+
+    image_size: int
+    patch_size: int
+    embed: int
+    classes: int
+    blocks: tuple[BlockShape, ...]
+    scale: float
+    prefix_tokens: int = 1
+    distilled: bool = False
+    pool: str = "token"
+    layer_scale: bool = False
+    fc_norm: bool = False
+    position_prefix: bool = True
+
+    @property
+    def patches(self) -> int:
+        """Number of patch tokens."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in a block, prefix tokens included."""
+        return self.patches + self.prefix_tokens
+
+    def to_json(self) -> str:
+        """Return the shape as JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Shape":
+        """Rebuild a shape from `to_json`'s text."""
+        values: dict[str, Any] = json.loads(text)
+        values["blocks"] = tuple(BlockShape(**block) for block in values["blocks"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class BlockKeep:
+    """Which units of one base block stay.
+
+    Attributes:
+        block: Index of the block in the base.
+        heads: Kept heads, ascending.
+        qk: (heads, width) kept query-key dimensions of each kept head, ascending in a row.
+        v: (heads, width) kept value dimensions of each kept head.
+        neurons: Kept MLP neurons.
+    """
+
+    block: int
+    heads: IntArray
+    qk: IntArray
+    v: IntArray
+    neurons: IntArray
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which units of a base stay in an edge model: the result of every method that selects.
+
+    Attributes:
+        embed: Kept dimensions of the residual stream.
+        classes: Kept rows of the classifier.
+        blocks: Kept blocks in order; a block that is not listed is gone.
+    """
+
+    embed: IntArray
+    classes: IntArray
+    blocks: tuple[BlockKeep, ...]
+
+    @classmethod
+    def everything(cls, shape: Shape) -> "Keep":
+        """Keep all units of a base of this shape."""
+        blocks = tuple(
+            BlockKeep(
+                index,
+                np.arange(block.heads),
+                np.tile(np.arange(block.qk), (block.heads, 1)),
+                np.tile(np.arange(block.v), (block.heads, 1)),
+                np.arange(block.neurons),
+            )
+            for index, block in enumerate(shape.blocks)
+        )
+        return cls(np.arange(shape.embed), np.arange(shape.classes), blocks)
