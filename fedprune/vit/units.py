@@ -60,7 +60,7 @@ def unpack(rows: FloatArray, shape: Shape) -> Units:
     def take(*size: int) -> FloatArray:
         nonlocal start
         length = int(np.prod(size))
-        values = rows[..., start : start + length].reshape(*lead, *size)
+        values = rows[..., start : start + length].reshape((*lead, *size))
         start += length
         return values
 
@@ -78,5 +78,5 @@ def pack(units: Units) -> FloatArray:
     parts = [units.embed]
     for block in units.blocks:
         for values in (block.attention, block.mlp, block.heads, block.qk, block.v, block.neurons):
-            parts.append(values.reshape(*lead, -1))
+            parts.append(values.reshape((*lead, -1)))
     return np.concatenate(parts, axis=-1)
