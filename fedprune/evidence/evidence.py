@@ -1,0 +1,161 @@
+"""Evidence: how important every unit of a base is, read once an image and shared by all devices.
+
+A device's importance is a weighted mean over its proxy set's rows. The rows of a proxy set are read in ascending
+order and reduced by themselves, so a device's result is the same to the last bit whether it is derived alone, among
+others, or in another order; reading only the rows with weight does less work than a product with the whole pool.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from fedprune.core.hashing import content_hash
+from fedprune.data.images import ImageSet, IntArray
+from fedprune.evidence.bank import Bank
+from fedprune.evidence.measure import Pass, family_width, measure
+from fedprune.vit.base import BF16_WIDTH, Base
+from fedprune.vit.units import Units, unpack
+
+Transform = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+_SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
+_CHUNK = 256  # rows in memory while a mean is taken
+_LOSS_FAMILIES = ("gradient", "skip")
+
+# Each statistic of an image: the stored family that it comes from, and what is done to it before the mean.
+STATISTICS: dict[str, tuple[str, Transform]] = {
+    "taylor": ("gradient", np.asarray),
+    "taylor_abs": ("gradient", np.abs),
+    "taylor_square": ("gradient", np.square),
+    **{
+        family: (family, np.asarray)
+        for family in ("activation", "activation_mean", "activation_square", "features", "skip", "cosine", "cka")
+    },
+}
+
+
+class Evidence:
+    """Per-image scores of a base's units over one set of images, computed when first asked for.
+
+    Args:
+        base: The model that is read; never changed.
+        images: The server's images with labels.
+        cache: Folder for the score banks.
+        images_id: Fingerprint of the images' content.
+        loss: Which loss is differentiated, see `losses.image_losses`.
+        classes: The sub-classifier's classes if the loss asks only these; such rows cannot be shared by devices
+            with other classes, each of whom pays a pass of its own.
+        precision: `bf16` (autocast), `fp32`, `fp64`, or `auto`: bf16 where it is the faster one.
+        batch_size: Images a batch.
+        device: Where torch computes.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        images: ImageSet,
+        cache: Path,
+        *,
+        images_id: str,
+        loss: str = "labels",
+        classes: tuple[int, ...] | None = None,
+        precision: str = "auto",
+        batch_size: int = 32,
+        device: str = "cpu",
+    ) -> None:
+        self.base, self.images = base, images
+        if precision == "auto":
+            precision = "bf16" if base.shape.embed >= BF16_WIDTH or device != "cpu" else "fp32"
+        self.how = Pass(loss, classes, precision, batch_size, device)
+        self.measured = 0  # image passes made by this object, what the evidence has cost
+        self._cache, self._images_id = cache, images_id
+        self._banks: dict[str, Bank] = {}
+        self._variants: dict[Pass, Evidence] = {}
+        self._mean = lru_cache(maxsize=8)(self._compute_mean)
+
+    def under(self, loss: str, classes: tuple[int, ...] | None = None) -> "Evidence":
+        """Return the evidence of the same base and images under another loss."""
+        how = replace(self.how, loss=loss, classes=classes)
+        if how == self.how:
+            return self
+        if how not in self._variants:
+            settings = {"precision": how.precision, "batch_size": how.batch_size, "device": how.device}
+            self._variants[how] = Evidence(
+                self.base, self.images, self._cache, images_id=self._images_id, loss=loss, classes=classes, **settings
+            )  # type: ignore[arg-type]
+        return self._variants[how]
+
+    def prepare(self, indices: IntArray, statistics: Iterable[str] = ("taylor_abs",)) -> None:
+        """Compute what is missing for these images, in one pass; give the union of many proxy sets at once."""
+        banks = {family: self._bank(family) for family in sorted({_lookup(name)[0] for name in statistics})}
+        if not any(len(bank.missing(indices)) for bank in banks.values()):
+            return
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._cache / f"evidence-{self.base.fingerprint}.lock"):
+            needs: dict[tuple[str, ...], list[int]] = {}
+            missing = {family: set(bank.missing(indices).tolist()) for family, bank in banks.items()}
+            for index in sorted(set().union(*missing.values())):
+                families = tuple(family for family in banks if index in missing[family])
+                needs.setdefault(families, []).append(index)
+            for families, group in sorted(needs.items()):
+                self._measure(np.array(group, dtype=np.int64), families)
+
+    def rows(self, statistic: str, indices: IntArray) -> NDArray[np.float32]:
+        """Return each image's values (len(indices), row length); see `vit.units` for the order of units."""
+        family, transform = _lookup(statistic)
+        self.prepare(indices, (statistic,))
+        return transform(self._bank(family).read(indices))
+
+    def mean(self, statistic: str, indices: IntArray, weights: NDArray[np.floating] | None = None) -> Units:
+        """Return the weighted mean over images as one number a unit; repeated images count as often."""
+        return unpack(self.mean_row(statistic, indices, weights), self.base.shape)
+
+    def mean_row(
+        self, statistic: str, indices: IntArray, weights: NDArray[np.floating] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the weighted mean over images of any statistic, those of layers and features included."""
+        weights = np.ones(len(indices)) if weights is None else np.asarray(weights, dtype=np.float64)
+        unique, inverse = np.unique(indices, return_inverse=True)
+        sums = np.bincount(inverse, weights)
+        return self._mean(statistic, unique.tobytes(), (sums / sums.sum()).tobytes()).copy()
+
+    def _compute_mean(self, statistic: str, indices: bytes, weights: bytes) -> NDArray[np.float64]:
+        index, weight = np.frombuffer(indices, dtype=np.int64), np.frombuffer(weights, dtype=np.float64)
+        self.prepare(index, (statistic,))
+        total = np.zeros(family_width(_lookup(statistic)[0], self.base.shape))
+        for start in range(0, len(index), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            # einsum rather than BLAS: the same sum whatever the number of threads
+            total += np.einsum("i,ij->j", weight[part].astype(np.float32), self.rows(statistic, index[part]))
+        return total
+
+    def _measure(self, indices: IntArray, families: tuple[str, ...]) -> None:
+        """Compute the rows of `families` for `indices` and append them, a segment at a time."""
+        for start in range(0, len(indices), _SEGMENT):
+            part = indices[start : start + _SEGMENT]
+            batches = list(
+                measure(self.base.model, self.base.shape, self.base.preprocess, self.images, part, families, self.how)
+            )
+            for family in families:
+                self._bank(family).append(part, np.concatenate([rows[family] for _, rows in batches]))
+            self.measured += len(part)
+
+    def _bank(self, family: str) -> Bank:
+        if family not in self._banks:
+            how = self.how if family in _LOSS_FAMILIES else replace(self.how, loss="labels", classes=None)
+            key: tuple[Any, ...] = (1, self.base.fingerprint, self._images_id, family, how)
+            folder = self._cache / "evidence" / f"{family}-{content_hash(*key)}"
+            self._banks[family] = Bank(folder, family_width(family, self.base.shape))
+        return self._banks[family]
+
+
+def _lookup(statistic: str) -> tuple[str, Transform]:
+    if statistic not in STATISTICS:
+        raise ValueError(f"There is no statistic {statistic!r}. There are: {', '.join(STATISTICS)}.")
+    return STATISTICS[statistic]

@@ -1,0 +1,147 @@
+"""Measure evidence on a model, image by image, in batches of one fixed size.
+
+The last batch is filled up with repeats: matrix kernels then see the same shapes whatever images are asked for, and
+an image's numbers do not depend on its company to the last bit.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedprune.core.random import stream_seed
+from fedprune.data.images import ImageSet, IntArray
+from fedprune.evidence.layers import layer_similarities, skip_losses
+from fedprune.evidence.losses import LOSSES, image_losses
+from fedprune.evidence.taps import taps
+from fedprune.vit.base import Preprocess
+from fedprune.vit.shape import Shape
+from fedprune.vit.units import row_length
+
+Rows = NDArray[np.floating]
+
+PRECISIONS = {"bf16": torch.float32, "fp32": torch.float32, "fp64": torch.float64}
+_ACTIVATIONS = ("activation", "activation_mean", "activation_square")
+_SIMILARITIES = ("cosine", "cka")
+_NOISE = 0.1  # standard deviation of the perturbation behind `kl`, in normalised pixels
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a pass over images is made, and under which loss.
+
+    Attributes:
+        loss: One of `losses.LOSSES`.
+        classes: The sub-classifier's classes, if the loss asks only these.
+        precision: `bf16` (autocast), `fp32` or `fp64`.
+        batch_size: Images a batch.
+        device: Where torch computes, e.g. `cpu` or `cuda`.
+    """
+
+    loss: str = "labels"
+    classes: tuple[int, ...] | None = None
+    precision: str = "bf16"
+    batch_size: int = 32
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss is {self.loss!r}; choose one of {', '.join(LOSSES)}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
+
+
+def family_width(family: str, shape: Shape) -> int:
+    """Return how many numbers a row of `family` has."""
+    if family == "gradient" or family in _ACTIVATIONS:
+        return row_length(shape)
+    if family == "features":
+        return shape.embed
+    return 2 * len(shape.blocks)
+
+
+def measure(
+    model: nn.Module,
+    shape: Shape,
+    preprocess: Preprocess,
+    images: ImageSet,
+    indices: IntArray,
+    families: tuple[str, ...],
+    how: Pass,
+) -> Iterator[tuple[IntArray, dict[str, Rows]]]:
+    """Yield for each batch its indices and its rows of every family.
+
+    Families: `gradient` (dL/dgate), `activation`, `activation_mean`, `activation_square` (rows of units);
+    `features` (what the classifier reads); `skip`, `cosine`, `cka` (two numbers a block, see `layers`).
+    """
+    model = _placed(model, how)
+    for start in range(0, len(indices), how.batch_size):
+        batch = indices[start : start + how.batch_size]
+        filled = np.concatenate([batch, np.repeat(batch[-1:], how.batch_size - len(batch))])
+        pixels = preprocess(images.read(filled)).to(how.device, PRECISIONS[how.precision])
+        labels = torch.from_numpy(images.labels[filled]).to(how.device)
+        with torch.autocast(how.device.split(":")[0], torch.bfloat16, enabled=how.precision == "bf16"):
+            reference = _perturbed(model, pixels, filled) if how.loss == "kl" else None
+            read = _measure_batch(model, shape, pixels, labels, reference, families, how)
+        yield batch, {family: rows[: len(batch)].cpu().numpy() for family, rows in read.items()}
+
+
+def _placed(model: nn.Module, how: Pass) -> nn.Module:
+    """Return the model where and in the type in which the pass computes: itself, or a copy."""
+    weight = next(model.parameters())
+    if weight.dtype == PRECISIONS[how.precision] and weight.device == torch.device(how.device):
+        return model
+    return copy.deepcopy(model).to(how.device, PRECISIONS[how.precision])
+
+
+def _measure_batch(
+    model: Any,
+    shape: Shape,
+    pixels: Tensor,
+    labels: Tensor,
+    reference: Tensor | None,
+    families: tuple[str, ...],
+    how: Pass,
+) -> dict[str, Tensor]:
+    def losses(logits: Tensor) -> Tensor:
+        logits = logits.to(PRECISIONS[how.precision])
+        return image_losses(logits, labels, how.loss, how.classes, reference)
+
+    rows: dict[str, Tensor] = {}
+    gradients, activations = "gradient" in families, bool(set(_ACTIVATIONS) & set(families))
+    if gradients or activations or "features" in families:
+        with torch.set_grad_enabled(gradients), taps(
+            model, shape, gradients=gradients, activations=activations
+        ) as reading:
+            tokens = model.forward_features(pixels)
+            rows["features"] = model.forward_head(tokens, pre_logits=True).detach()
+            if gradients:
+                rows["gradient"] = reading.gate_rows(losses(model.forward_head(tokens)))
+            if activations:
+                rows.update(zip(_ACTIVATIONS, reading.activation_rows(), strict=True))
+    with torch.no_grad():
+        if set(_SIMILARITIES) & set(families):
+            rows.update(zip(_SIMILARITIES, layer_similarities(model, pixels), strict=True))
+        if "skip" in families:
+            rows["skip"] = skip_losses(model, pixels, losses)
+    return {family: rows[family] for family in families}
+
+
+def _perturbed(model: nn.Module, pixels: Tensor, indices: IntArray) -> Tensor:
+    """Return the model's logits for slightly noisy images; an image's noise follows from its index alone."""
+    noise = [
+        torch.randn(
+            pixels.shape[1:], generator=torch.Generator().manual_seed(stream_seed(0, "perturbation", int(index)))
+        )
+        for index in indices
+    ]
+    with torch.no_grad():
+        logits: Tensor = model(pixels + _NOISE * torch.stack(noise).to(pixels))
+    return logits.to(pixels.dtype)

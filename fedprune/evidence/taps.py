@@ -1,0 +1,255 @@
+"""Per-image gate gradients and activation statistics of every unit, from one forward and one backward pass.
+
+Multiply a unit's output by a gate that stands at 1. The loss's derivative by that gate is `sum_t a[t] * dL/da[t]` over
+the tokens t of one image: activation times gradient, both of which the backward pass has in its hands at the unit's
+place. A tap is an identity there; its backward stores that sum, one row an image, and hands the gradient on.
+Weights are frozen, so no weight gradient is ever formed. Images must not be coupled: the model is in eval mode.
+
+The same taps read a base (timm's own attention) and an edge model (ours): both have `attn.qkv`, `attn.proj`, `mlp.fc2`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedprune.vit.shape import BlockShape, Shape
+
+Sink = Callable[[Tensor], None]
+
+
+class _Tap(torch.autograd.Function):
+    """Identity whose backward hands `activation * gradient` to a sink."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, sink: Sink) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.sink = sink
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (values,) = ctx.saved_tensors
+        ctx.sink(values * gradient)
+        return gradient, None
+
+
+@dataclass
+class _Block:
+    """What one block's taps have read, each (images, units)."""
+
+    gates: dict[str, Tensor] = field(default_factory=dict)
+    sizes: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Reading:
+    """What the taps read in one pass over a batch.
+
+    Attributes:
+        gradients: Whether gate gradients are read (in the backward pass).
+        activations: Whether activation statistics are read (in the forward pass).
+    """
+
+    shape: Shape
+    gradients: bool = True
+    activations: bool = False
+    start: Tensor | None = None
+    embed_writes: list[Tensor] = field(default_factory=list)
+    embed_sizes: tuple[Tensor, Tensor, Tensor] | None = None
+    blocks: list[_Block] = field(default_factory=list)
+
+    def gate_rows(self, loss: Tensor) -> Tensor:
+        """Differentiate the summed loss; return dL/dgate of every unit as rows (images, row_length).
+
+        A head's gate scales its value dimensions together, a branch's its whole output, an embedding dimension's
+        all writes into the residual stream (tokens with their position, and both branches of each block).
+        """
+        assert self.start is not None
+        (gradient,) = torch.autograd.grad(loss.sum(), self.start)
+        embed = _over_tokens(self.start.detach() * gradient)
+        parts = []
+        for block, shape in zip(self.blocks, self.shape.blocks, strict=True):
+            like = embed[:, 0]
+            attention, mlp = (block.gates.get(name) for name in ("attention", "mlp"))
+            embed = embed + sum(gate for gate in (attention, mlp) if gate is not None)
+            v = block.gates.get("v", like.new_zeros(len(like), shape.heads * shape.v))
+            parts += [
+                _total(attention, like),
+                _total(mlp, like),
+                v.unflatten(1, (shape.heads, shape.v)).sum(2),
+                block.gates.get("qk", like.new_zeros(len(like), shape.heads * shape.qk)),
+                v,
+                block.gates.get("neurons", like.new_zeros(len(like), shape.neurons)),
+            ]
+        return torch.cat([embed, *parts], 1)
+
+    def activation_rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean size, the mean and the mean square over tokens as three (images, row_length).
+
+        A value dimension is read after the attention weights have mixed it (input of the output projection), a
+        query-key dimension as its part `q[i] k[j]` of the logits over all pairs of tokens, an embedding dimension
+        at the end of the residual stream. Of a head or a branch: the root mean square over its dimensions, their
+        mean, their mean square.
+        """
+        assert self.embed_sizes is not None
+        columns: list[list[Tensor]] = [[part] for part in self.embed_sizes]
+        like = self.embed_sizes[0][:, 0]
+        for block, shape in zip(self.blocks, self.shape.blocks, strict=True):
+            empty = {
+                name: (like.new_zeros(len(like), width),) * 3
+                for name, width in (("v", shape.heads * shape.v), ("qk", shape.heads * shape.qk),
+                                    ("neurons", shape.neurons), ("attention", 1), ("mlp", 1))
+            }
+            sizes = empty | block.sizes
+            v = sizes["v"]
+            square = v[2].unflatten(1, (shape.heads, shape.v)).mean(2)
+            heads = (square.sqrt(), v[1].unflatten(1, (shape.heads, shape.v)).mean(2), square)
+            for kind in range(3):
+                columns[kind] += [
+                    _group(sizes["attention"])[kind], _group(sizes["mlp"])[kind], heads[kind],
+                    sizes["qk"][kind], v[kind], sizes["neurons"][kind],
+                ]  # fmt: skip
+        absolute, mean, square = (torch.cat(parts, 1) for parts in columns)
+        return absolute, mean, square
+
+
+@contextmanager
+def taps(model: nn.Module, shape: Shape, *, gradients: bool = True, activations: bool = False) -> Iterator[Reading]:
+    """Put taps into `model` for the passes inside this context; afterwards the model is as it was.
+
+    Args:
+        model: A timm VisionTransformer, as it is or cut by us, frozen and in eval mode.
+        shape: Its shape.
+        gradients: Read gate gradients: call `gate_rows` with the batch's losses.
+        activations: Read activation statistics: call `activation_rows`.
+    """
+    reading = Reading(shape, gradients, activations, blocks=[_Block() for _ in shape.blocks])
+    handles = [model.get_submodule("norm_pre").register_forward_hook(_starter(reading))]
+    blocks = list(model.get_submodule("blocks").children())
+    try:
+        for block, read, widths in zip(blocks, reading.blocks, shape.blocks, strict=True):
+            handles += _tap_block(block, read, widths, reading)
+        if activations:
+            handles.append(blocks[-1].register_forward_hook(_ender(reading)))
+        yield reading
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tap_block(block: nn.Module, read: _Block, widths: BlockShape, reading: Reading) -> list[Any]:
+    """Put the taps of one block in place."""
+    handles = []
+    if widths.heads:
+        qk = widths.heads * widths.qk
+
+        def read_qkv(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if reading.activations:
+                q, k = output[..., :qk].detach(), output[..., qk : 2 * qk].detach()
+                read.sizes["qk"] = _pair_sizes(q, k)
+            return _tap(output, sink_qkv) if reading.gradients else output
+
+        def sink_qkv(product: Tensor) -> None:
+            read.gates["qk"] = _over_tokens(product[..., :qk])
+            read.gates["v"] = _over_tokens(product[..., 2 * qk :])
+
+        handles.append(block.get_submodule("attn.qkv").register_forward_hook(read_qkv))
+        handles.append(block.get_submodule("attn.proj").register_forward_hook(_sizer(read, "v", reading)))
+        handles.append(_branch(block, "ls1", "attn").register_forward_hook(_writer(read, "attention", reading)))
+    if widths.neurons:
+
+        def read_neurons(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (_tap(inputs[0], sink_neurons), *inputs[1:]) if reading.gradients else inputs
+
+        def sink_neurons(product: Tensor) -> None:
+            read.gates["neurons"] = _over_tokens(product)
+
+        fc2 = block.get_submodule("mlp.fc2")
+        handles.append(fc2.register_forward_pre_hook(read_neurons))
+        handles.append(fc2.register_forward_hook(_sizer(read, "neurons", reading)))
+        handles.append(_branch(block, "ls2", "mlp").register_forward_hook(_writer(read, "mlp", reading)))
+    return handles
+
+
+def _branch(block: nn.Module, gain: str, branch: str) -> nn.Module:
+    """Return the module whose output is what a branch writes: its LayerScale where there is one."""
+    names = dict(block.named_children())
+    return names.get(gain, names[branch])
+
+
+def _starter(reading: Reading) -> Callable[..., Tensor | None]:
+    """Make the tokens that enter the first block the one leaf of the graph."""
+
+    def start(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if not reading.gradients:
+            return None
+        reading.start = output.detach().requires_grad_()
+        return reading.start
+
+    return start
+
+
+def _ender(reading: Reading) -> Callable[..., None]:
+    def end(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        reading.embed_sizes = _sizes(output.detach())
+
+    return end
+
+
+def _sizer(read: _Block, name: str, reading: Reading) -> Callable[..., None]:
+    """Read the statistics of a linear layer's input, which is what the pruned units feed."""
+
+    def size(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if reading.activations:
+            read.sizes[name] = _sizes(inputs[0].detach())
+
+    return size
+
+
+def _writer(read: _Block, name: str, reading: Reading) -> Callable[..., Tensor]:
+    """Read what a branch writes into the residual stream."""
+
+    def sink(product: Tensor) -> None:
+        read.gates[name] = _over_tokens(product)
+
+    def write(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if reading.activations:
+            read.sizes[name] = _sizes(output.detach())
+        return _tap(output, sink) if reading.gradients else output
+
+    return write
+
+
+def _tap(values: Tensor, sink: Sink) -> Tensor:
+    tapped: Tensor = _Tap.apply(values, sink)  # type: ignore[no-untyped-call]
+    return tapped
+
+
+def _over_tokens(product: Tensor) -> Tensor:
+    """Sum (images, tokens, units) over tokens, in float32 at least."""
+    return product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32))
+
+
+def _sizes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean size, mean and mean square over tokens, each (images, units)."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.abs().mean(1), values.mean(1), values.square().mean(1)
+
+
+def _pair_sizes(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same of `q[i] k[j]` over all pairs of tokens: each statistic is a product."""
+    (size_q, mean_q, square_q), (size_k, mean_k, square_k) = _sizes(q), _sizes(k)
+    return size_q * size_k, mean_q * mean_k, square_q * square_k
+
+
+def _total(gate: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like)[:, None] if gate is None else gate.sum(1, keepdim=True)
+
+
+def _group(sizes: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    square = sizes[2].mean(1, keepdim=True)
+    return square.sqrt(), sizes[1].mean(1, keepdim=True), square
