@@ -1,0 +1,94 @@
+"""Exact counts of a shape in closed form: parameters, multiply-accumulates, memory.
+
+Multiply-accumulates (MACs) are those of matrix products and of the patch convolution, what the pruning papers call
+FLOPs; norms, softmax, activations and additions are not counted. All functions work on arrays of widths, so that a
+search can count many candidate shapes in one call.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.vit.shape import Shape
+
+IntArray = NDArray[np.int64]
+BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Widths of many shapes at once; `...` is any leading size. A branch is gone where its width is zero.
+
+    Attributes:
+        embed: (...) widths of the residual stream.
+        heads: (..., blocks)
+        qk: (..., blocks)
+        v: (..., blocks)
+        neurons: (..., blocks)
+    """
+
+    embed: IntArray
+    heads: IntArray
+    qk: IntArray
+    v: IntArray
+    neurons: IntArray
+
+    @classmethod
+    def of(cls, shape: Shape) -> "Widths":
+        """Return the widths of one shape."""
+        rows = [(block.heads, block.qk, block.v, block.neurons) for block in shape.blocks]
+        heads, qk, v, neurons = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+        return cls(np.int64(shape.embed), heads, qk, v, neurons)  # type: ignore[arg-type]
+
+
+def params(shape: Shape, widths: Widths) -> IntArray:
+    """Return (...) parameter counts of models with `widths` and everything else as in `shape`."""
+    embed, blocks = widths.embed, widths.embed[..., None]
+    classifiers = (1 + shape.distilled) * shape.classes * (embed + 1)
+    positions = shape.patches + shape.prefix_tokens * shape.position_prefix
+    patch = 3 * shape.patch_size**2 + 1
+    outside = embed * (patch + shape.prefix_tokens + positions + 2) + classifiers  # 2: the final norm
+    around = blocks * (2 + 1 + shape.layer_scale)  # a branch's norm, output bias and gain
+    inner = widths.heads * (2 * widths.qk + widths.v)
+    attention = (blocks + 1) * inner + blocks * widths.heads * widths.v + around * (widths.heads > 0)
+    mlp = (2 * blocks + 1) * widths.neurons + around * (widths.neurons > 0)
+    return outside + (attention + mlp).sum(-1)
+
+
+def macs(shape: Shape, widths: Widths) -> IntArray:
+    """Return (...) multiply-accumulates of one image."""
+    embed, blocks, tokens = widths.embed, widths.embed[..., None], shape.tokens
+    outside = embed * (shape.patches * 3 * shape.patch_size**2 + (1 + shape.distilled) * shape.classes)
+    projections = tokens * blocks * widths.heads * (2 * widths.qk + 2 * widths.v)
+    products = tokens**2 * widths.heads * (widths.qk + widths.v)
+    mlp = 2 * tokens * blocks * widths.neurons
+    return outside + (projections + products + mlp).sum(-1)
+
+
+def memory(shape: Shape, widths: Widths) -> IntArray:
+    """Return (...) bytes of float32 weights plus peak activations of one image.
+
+    Our convention: the residual stream is alive all the time; beside it stand queries, keys, values and the score
+    matrix, or the hidden layer of the MLP, whichever is larger. What a runtime takes for itself is not in it.
+    """
+    tokens = shape.tokens
+    attention = tokens * widths.heads * (2 * widths.qk + widths.v) + tokens**2 * widths.heads
+    branches = np.maximum(attention, tokens * widths.neurons)
+    peak = tokens * widths.embed + branches.max(-1, initial=0)
+    return BYTES * (params(shape, widths) + peak)
+
+
+def count_params(shape: Shape) -> int:
+    """Return the number of parameters, equal to `sum(p.numel() for p in model.parameters())`."""
+    return int(params(shape, Widths.of(shape)))
+
+
+def count_macs(shape: Shape) -> int:
+    """Return the multiply-accumulates of one image, equal to half of torch's FlopCounter with fused attention off."""
+    return int(macs(shape, Widths.of(shape)))
+
+
+def peak_memory(shape: Shape) -> int:
+    """Return bytes of float32 weights plus peak activations of one image; see `memory`."""
+    return int(memory(shape, Widths.of(shape)))

@@ -1,0 +1,115 @@
+"""The two modules in which an edge model differs from timm's own vision transformer, and cheap ways to build them.
+
+A block whose branch is gone holds None in that branch's place: no parameters, no work.
+"""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm, LayerScale, Mlp
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import Tensor, nn
+
+NORM_EPSILON = 1e-6
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Wrap (outputs, inputs) and (outputs,) tensors as a Linear; nothing is initialised or copied."""
+    layer = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(layer)
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def layer_norm(weight: Tensor, bias: Tensor) -> LayerNorm:
+    """Wrap (width,) tensors as timm's LayerNorm."""
+    layer = LayerNorm(len(weight), eps=NORM_EPSILON, affine=False)
+    layer.elementwise_affine = True
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def layer_scale(gamma: Tensor) -> LayerScale:
+    """Wrap a (width,) tensor as timm's LayerScale."""
+    layer = LayerScale.__new__(LayerScale)
+    nn.Module.__init__(layer)
+    layer.inplace, layer.gamma = False, nn.Parameter(gamma)
+    return layer
+
+
+def mlp(fc1: nn.Linear, fc2: nn.Linear) -> Mlp:
+    """Put two Linears together as timm's MLP with GELU and no dropout."""
+    module = Mlp.__new__(Mlp)
+    nn.Module.__init__(module)
+    module.fc1, module.act, module.drop1 = fc1, nn.GELU(), nn.Identity()
+    module.norm, module.fc2, module.drop2 = nn.Identity(), fc2, nn.Identity()
+    return module
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose query-key width and value width may differ, with an explicit scale.
+
+    The softmax scale is the base's whatever the widths become: deriving it from a pruned width would change the
+    function. State-dict keys are those of timm's attention; rows of `qkv` are all queries, all keys, all values,
+    head by head.
+    """
+
+    def __init__(self, qkv: nn.Linear, proj: nn.Linear, heads: int, qk: int, v: int, scale: float) -> None:
+        super().__init__()
+        self.num_heads, self.qk_dim, self.v_dim, self.scale = heads, qk, v, scale
+        self.fused_attn = True
+        self.qkv, self.proj = qkv, proj
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Attend over (batch, tokens, embed) and return the same size; the mask is boolean or added to the scores."""
+        batch, tokens, _ = x.shape
+        inner = self.num_heads * self.qk_dim
+        query, key, value = (
+            part.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
+            for part in self.qkv(x).split((inner, inner, self.num_heads * self.v_dim), dim=-1)
+        )
+        attend = self._fused if self.fused_attn else self._explicit
+        mixed = attend(query, key, value, attn_mask, is_causal).transpose(1, 2)
+        return self.proj(mixed.reshape(batch, tokens, self.num_heads * self.v_dim))  # type: ignore[no-any-return]
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        # torch's fast kernels want equal widths. Zeros in queries and keys add nothing to a score, and zero value
+        # columns are cut off again, so padding the narrower side is exact. An exported graph does without it.
+        gap = 0 if torch.compiler.is_exporting() else self.qk_dim - self.v_dim
+        if gap > 0:
+            value = F.pad(value, (0, gap))
+        elif gap < 0:
+            query, key = F.pad(query, (0, -gap)), F.pad(key, (0, -gap))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=self.scale)
+        return mixed[..., : self.v_dim] if gap > 0 else mixed
+
+    def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        scores = (query * self.scale) @ key.transpose(-2, -1)
+        if causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(dim=-1) @ value
+
+
+class Block(TimmBlock):
+    """timm's pre-norm block in which either branch may be gone."""
+
+    def __init__(
+        self,
+        attention: tuple[nn.Module, Attention, nn.Module] | None,
+        mlp: tuple[nn.Module, Mlp, nn.Module] | None,
+    ) -> None:
+        """Take each branch as (norm, body, layer scale), or None where it is gone."""
+        nn.Module.__init__(self)
+        self.norm1, self.attn, self.ls1 = attention or (None, None, None)
+        self.norm2, self.mlp, self.ls2 = mlp or (None, None, None)
+        self.drop_path1, self.drop_path2 = nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Run the branches that are there on (batch, tokens, embed)."""
+        if self.attn is not None:
+            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))
+        if self.mlp is not None:
+            x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return x

@@ -1,0 +1,151 @@
+"""Cut an edge model out of a base: keep the units that a `Keep` lists, lose all others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedprune.core.errors import ModelError
+from fedprune.vit.assemble import assemble
+from fedprune.vit.base import Base, Preprocess
+from fedprune.vit.shape import BlockKeep, BlockShape, IntArray, Keep, Shape
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """A device's own small vision transformer.
+
+    Attributes:
+        model: Plain module in evaluation mode, built of timm's classes and our attention.
+        shape: Shape of `model`.
+        keep: The units of the base that it was cut from.
+        preprocess: What turns pixels into its input, the base's.
+        classes: `classes[i]` is the base class of output row i.
+        notes: What the method wants to tell about its work.
+    """
+
+    model: nn.Module
+    shape: Shape
+    keep: Keep
+    preprocess: Preprocess
+    classes: tuple[int, ...]
+    notes: Mapping[str, float | str] = field(default_factory=dict)
+
+
+def cut(base: Base, keep: Keep) -> EdgeModel:
+    """Cut the units that `keep` lists out of `base`; the base stays as it is and shares no memory with the result.
+
+    The edge model computes what the base would with all other units masked: LayerNorm statistics run over the kept
+    dimensions, softmax keeps the base's scale, a branch without heads or neurons loses its output bias too.
+
+    Raises:
+        ModelError: `keep` does not fit the base.
+    """
+    shape = shape_of(base.shape, keep)
+    tensors = _cut_tensors(base, keep, shape)
+    return EdgeModel(assemble(shape, tensors), shape, keep, base.preprocess, tuple(keep.classes.tolist()))
+
+
+def shape_of(base: Shape, keep: Keep) -> Shape:
+    """Return the shape of the edge model that `keep` cuts from a base of shape `base`.
+
+    Raises:
+        ModelError: indices are out of range, unsorted or repeated, or a width is zero where it may not be.
+    """
+    _check_units("embedding dimensions", keep.embed, base.embed)
+    _check_units("classes", keep.classes, base.classes)
+    blocks = [block.block for block in keep.blocks]
+    if blocks != sorted(set(blocks)) or any(not 0 <= block < len(base.blocks) for block in blocks):
+        raise ModelError(f"The kept blocks {blocks} must rise and lie in 0 to {len(base.blocks) - 1}.")
+    return replace(
+        base,
+        embed=len(keep.embed),
+        classes=len(keep.classes),
+        blocks=tuple(_block_shape(base.blocks[block.block], block) for block in keep.blocks),
+    )
+
+
+def _block_shape(base: BlockShape, keep: BlockKeep) -> BlockShape:
+    heads, where = len(keep.heads), f"of block {keep.block}"
+    if len(keep.neurons):
+        _check_units(f"neurons {where}", keep.neurons, base.neurons)
+    if not heads:
+        return BlockShape(0, 0, 0, len(keep.neurons))
+    _check_units(f"heads {where}", keep.heads, base.heads)
+    for name, units, width in (("query-key", keep.qk, base.qk), ("value", keep.v, base.v)):
+        if units.ndim != 2 or len(units) != heads:
+            raise ModelError(f"The kept {name} dimensions {where} must have one row for each of its {heads} heads.")
+        _check_units(f"{name} dimensions {where}", units, width)
+    return BlockShape(heads, keep.qk.shape[1], keep.v.shape[1], len(keep.neurons))
+
+
+def _check_units(what: str, units: IntArray, width: int) -> None:
+    if units.shape[-1] == 0:
+        raise ModelError(f"No {what} are kept; keep at least one.")
+    if units.min() < 0 or units.max() >= width:
+        raise ModelError(f"The kept {what} must lie in 0 to {width - 1}.")
+    if (units[..., 1:] <= units[..., :-1]).any():
+        raise ModelError(f"The kept {what} must rise without repeats.")
+
+
+def _cut_tensors(base: Base, keep: Keep, shape: Shape) -> dict[str, Tensor]:
+    vit: Any = base.model
+    embed, classes = torch.as_tensor(keep.embed), torch.as_tensor(keep.classes)
+    with torch.no_grad():
+        tensors = {
+            name: getattr(vit, name).index_select(2, embed)
+            for name in ("cls_token", "dist_token", "reg_token", "pos_embed")
+            if getattr(vit, name, None) is not None
+        }
+        tensors["patch_embed.proj.weight"] = vit.patch_embed.proj.weight.index_select(0, embed)
+        tensors["patch_embed.proj.bias"] = vit.patch_embed.proj.bias.index_select(0, embed)
+        norm = "fc_norm" if shape.fc_norm else "norm"
+        tensors |= _norm(norm, getattr(vit, norm), embed)
+        for head in ("head", "head_dist") if shape.distilled else ("head",):
+            tensors |= _linear(head, getattr(vit, head), classes, embed)
+        for index, block in enumerate(keep.blocks):
+            cut_block = _cut_block(vit.blocks[block.block], base.shape.blocks[block.block], block, embed)
+            tensors |= {f"blocks.{index}.{name}": tensor for name, tensor in cut_block.items()}
+    return tensors
+
+
+def _cut_block(source: Any, base: BlockShape, keep: BlockKeep, embed: Tensor) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    if len(keep.heads):
+        qk, v = _rows(keep.heads, keep.qk, base.qk), _rows(keep.heads, keep.v, base.v)
+        keys, values = base.heads * base.qk, 2 * base.heads * base.qk  # where the keys and the values start
+        tensors |= _norm("norm1", source.norm1, embed) | _gain("ls1", source.ls1, embed)
+        tensors |= _linear("attn.qkv", source.attn.qkv, torch.cat((qk, keys + qk, values + v)), embed)
+        tensors |= _linear("attn.proj", source.attn.proj, embed, v)
+    if len(keep.neurons):
+        neurons = torch.as_tensor(keep.neurons)
+        tensors |= _norm("norm2", source.norm2, embed) | _gain("ls2", source.ls2, embed)
+        tensors |= _linear("mlp.fc1", source.mlp.fc1, neurons, embed)
+        tensors |= _linear("mlp.fc2", source.mlp.fc2, embed, neurons)
+    return tensors
+
+
+def _rows(heads: IntArray, dimensions: IntArray, width: int) -> Tensor:
+    """Return rows of the kept dimensions in a projection that stacks the base's heads."""
+    return torch.as_tensor(np.ravel(heads[:, None] * width + dimensions))
+
+
+def _linear(name: str, layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+    weight = layer.weight
+    if len(outputs) < layer.out_features:
+        weight = weight.index_select(0, outputs)
+    weight = weight.index_select(1, inputs) if len(inputs) < layer.in_features else weight
+    weight = weight.clone() if weight is layer.weight else weight
+    return {f"{name}.weight": weight, f"{name}.bias": layer.bias.index_select(0, outputs)}
+
+
+def _norm(name: str, norm: nn.LayerNorm, embed: Tensor) -> dict[str, Tensor]:
+    weight, bias = norm.weight.index_select(0, embed), norm.bias.index_select(0, embed)
+    return {f"{name}.weight": weight, f"{name}.bias": bias}
+
+
+def _gain(name: str, scale: Any, embed: Tensor) -> dict[str, Tensor]:
+    return {} if isinstance(scale, nn.Identity) else {f"{name}.gamma": scale.gamma.index_select(0, embed)}
