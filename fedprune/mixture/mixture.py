@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+COVARIANCES = ("spherical", "diag", "tied", "full")
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -24,6 +26,24 @@ class Mixture:
     covariances: FloatArray
     covariance: str
 
+    @property
+    def parameters(self) -> int:
+        """Count the free numbers that the mixture gives away; symmetric matrices count once."""
+        components, dimensions = self.means.shape
+        matrix = dimensions * (dimensions + 1) // 2
+        spread = {"spherical": components, "diag": components * dimensions, "tied": matrix, "full": components * matrix}
+        return int(components - 1 + components * dimensions + spread[self.covariance])
+
+
+def covariances_shape(covariance: str, components: int, dimensions: int) -> tuple[int, ...]:
+    """Return the shape of `Mixture.covariances`."""
+    return {
+        "spherical": (components,),
+        "diag": (components, dimensions),
+        "tied": (dimensions, dimensions),
+        "full": (components, dimensions, dimensions),
+    }[covariance]
+
 
 @dataclass(frozen=True)
 class FeatureSpace:
@@ -37,6 +57,8 @@ class FeatureSpace:
         radius: Norm that 95 % of the projected pool stays within; the clip of every private mechanism.
         variance: Mean variance a dimension of the projected pool; floors are relative to it.
         anchors: Public mixture fitted on the projected pool, the denominator of density ratios.
+        centroids: Public cells of the projected pool, finer than the anchors, as a spherical mixture (share, centre,
+            variance of each cell); devices may vote for them.
     """
 
     mean: FloatArray
@@ -44,6 +66,7 @@ class FeatureSpace:
     radius: float
     variance: float
     anchors: Mixture
+    centroids: Mixture
 
     def project(self, features: NDArray[np.floating]) -> FloatArray:
         """Project features (n, D) to (n, d)."""

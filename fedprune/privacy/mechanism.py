@@ -1,0 +1,57 @@
+"""What leaves a device in place of its private features: the kind `mechanism`."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from fedprune.data.images import IntArray
+from fedprune.mixture.fit import MixtureFit
+from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
+from fedprune.privacy.ledger import LedgerEntry
+
+
+@dataclass(frozen=True)
+class Release:
+    """A mixture that may leave the device, and what it cost.
+
+    Attributes:
+        mixture: The mixture to report.
+        images: The number of images to report: the true one, or an estimate from the noisy release, so that a
+            private mechanism does not give the true one away beside it.
+        entries: What the ledger books for it.
+    """
+
+    mixture: Mixture
+    images: int
+    entries: tuple[LedgerEntry, ...]
+
+
+@dataclass(frozen=True)
+class Mechanism(ABC):
+    """An option of kind `mechanism`: one file in this room.
+
+    Neighbours are two devices that differ by one image, added or removed.
+    """
+
+    @abstractmethod
+    def release(
+        self,
+        projected: FloatArray,
+        fit: MixtureFit,
+        space: FeatureSpace,
+        seed: int,
+        labels: IntArray | None = None,
+        class_count: int | None = None,
+    ) -> Release:
+        """Release a mixture of the device's projected images.
+
+        Args:
+            projected: (n, d) in the public space.
+            fit: How a mixture is fitted; mechanisms that never fit on private data take only its covariance type.
+            space: The public space.
+            seed: Of the device's streams; noise has a stream of its own.
+            labels: (n,) the device's own labels, for mechanisms and fits that use them.
+            class_count: Classes of the data set, public.
+
+        Raises:
+            DataError: the device has no image, or labels are needed and not there.
+        """
