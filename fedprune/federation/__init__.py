@@ -1,1 +1,8 @@
 """Flower: the ClientApp, the Strategy and the engines. The only room that imports flwr."""
+
+import logging
+import os
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # flwr reads it when it is imported
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+logging.getLogger("flwr").setLevel(logging.WARNING)

@@ -1,0 +1,34 @@
+"""List what can be chosen: data, methods, selectors, mechanisms, engines, tables, ..."""
+
+import argparse
+
+KINDS = {
+    "data": "data",
+    "partitions": "partition",
+    "bases": "base",
+    "budgets": "budgets",
+    "mixtures": "mixture",
+    "mechanisms": "mechanism",
+    "selectors": "selector",
+    "methods": "method",
+    "tokens": "tokens",
+    "recovery": "recovery",
+    "attacks": "attack",
+    "engines": "engine",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("kind", choices=list(KINDS), help="what to list")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the names, one a line with one sentence."""
+    from fedprune.experiment.options import describe
+
+    options = describe(KINDS[arguments.kind])
+    width = max(map(len, options), default=0)
+    for name, sentence in options.items():
+        print(f"{name:<{width}}  {sentence}")
+    return 0

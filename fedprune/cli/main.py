@@ -1,0 +1,57 @@
+"""The `fedprune` command: every file of this room with `add_arguments` and `run` is a sub-command.
+
+Help is read from the files' docstrings, so that it answers at once; a command imports what it needs when it runs.
+"""
+
+import argparse
+import ast
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import fedprune
+from fedprune.core.errors import FedpruneError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 done with failures, 2 refused with a sentence."""
+    names = commands(Path(__file__).parent)
+    parser = argparse.ArgumentParser(prog="fedprune", description=fedprune.__doc__)
+    parser.add_argument("--version", action="version", version=fedprune.__version__)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in names), None)
+    for name, sentence in names.items():
+        subparser = subparsers.add_parser(name, help=sentence, description=sentence)
+        if name == asked:  # only the command that is asked for is imported
+            command = importlib.import_module(f"fedprune.cli.{name}")
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except FedpruneError as error:
+        print(f"fedprune: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fedprune: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def commands(folder: Path) -> dict[str, str]:
+    """Return the commands in `folder` by name, each with the first sentence of its file's docstring."""
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if {"add_arguments", "run"} <= functions:
+            found[path.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Run an experiment: from private shards to pruned models evaluated on private data.
+
+Settings are Hydra overrides: `fedprune run method=random proxy_size=64`. With `-m`, a list of values runs all
+combinations: `fedprune run -m method=tap,global seed=0,1,2`. `fedprune list KIND` names what can be chosen.
+"""
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. method=random seed=1")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run all combinations of comma-separated values")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compose and check all configurations first, then run one after the other."""
+    from fedprune.cli.progress import Bars, console
+    from fedprune.core.errors import ConfigError, FedpruneError
+    from fedprune.experiment.compose import compose, expand
+    from fedprune.experiment.run import execute
+    from fedprune.report.run_table import render_run
+
+    expanded = expand(arguments.overrides)
+    if len(expanded) > 1 and not arguments.multirun:
+        raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
+    configs = [compose(overrides) for overrides in expanded]
+    incomplete = 0
+    for number, config in enumerate(configs, start=1):
+        if len(configs) > 1:
+            console.print(f"[bold]run {number} of {len(configs)}[/bold]  {config.title()}")
+        try:
+            with Bars(config.quiet) as bars:
+                record = execute(config, bars)
+        except FedpruneError as error:
+            if len(configs) == 1:
+                raise
+            print(f"fedprune: {config.title()}: {error}", file=sys.stderr)
+            incomplete += 1
+            continue
+        render_run(record, console, in_full=len(configs) == 1)
+        incomplete += set(record.values["devices"]) != {"ok"}
+    return 1 if incomplete else 0

@@ -1,0 +1,155 @@
+"""From a command line to configurations: the one place that knows Hydra."""
+
+import dataclasses
+import difflib
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import fedprune
+from fedprune.core.errors import ConfigError
+from fedprune.core.registry import registered
+from fedprune.experiment.config import RunConfig
+from fedprune.experiment.options import KINDS
+from fedprune.protocol.options import ROOMS, import_options
+from fedprune.protocol.setup import Features
+
+GROUPS = [kind for kind in KINDS if kind in RunConfig.__dataclass_fields__]
+
+
+def config_folder() -> Path:
+    """Return the folder `conf/`: inside an installed package, or beside the package in a checkout."""
+    package = Path(fedprune.__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """Compose one run's configuration.
+
+    Raises:
+        ConfigError: one sentence that says which override is wrong and what is allowed.
+    """
+    node = _compose_node(_parse(overrides), overrides)
+    values = {str(key): _plain(str(key), node._get_node(key)) for key in node}
+    return RunConfig.from_dict(values)
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """Expand sweeps such as `method=tap,random seed=0,1` into the overrides of each run, duplicates removed."""
+    choices = []
+    for override in _parse(overrides):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line or ""])
+    runs = [list(combination) for combination in itertools.product(*choices)]
+    return [run for index, run in enumerate(runs) if run not in runs[:index]]
+
+
+def register_options() -> None:
+    """Import all options and hand their dataclasses to Hydra as the schema."""
+    import_options((*ROOMS, "fedprune.federation"))
+    store = ConfigStore.instance()
+    for kind in GROUPS:
+        for name, option in registered(kind).items():
+            store.store(group=kind, name=name, node=_editable(OmegaConf.structured(option)))
+    plain = {
+        field.name: (field.type, field)
+        for field in dataclasses.fields(RunConfig)
+        if field.name not in GROUPS and field.name != "features"
+    }
+    schema = dataclasses.make_dataclass(
+        "Run",
+        [
+            *((name, kind, dataclasses.field(default=field.default)) for name, (kind, field) in plain.items()),
+            ("features", Features, dataclasses.field(default_factory=Features)),
+            *((kind, Any, dataclasses.field(default="???")) for kind in GROUPS),
+        ],
+    )
+    store.store(name="schema", node=_editable(OmegaConf.structured(schema)))
+
+
+def _compose_node(parsed: list[Override], overrides: Sequence[str]) -> DictConfig:
+    register_options()
+    for override in parsed:
+        _check_choice(override)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        try:
+            return hydra_compose("config", list(overrides))
+        except MissingConfigException as error:
+            raise ConfigError(_first_sentence(error)) from error
+        except (ConfigCompositionException, OmegaConfBaseException) as error:
+            choices = [override.input_line or "" for override in parsed if override.key_or_group in GROUPS]
+            raise ConfigError(_explain(error, parsed, hydra_compose("config", choices))) from error
+
+
+def _check_choice(override: Override) -> None:
+    group = override.key_or_group
+    if group in GROUPS and override.value() not in registered(group) and not isinstance(override.value(), dict):
+        raise ConfigError(
+            f"There is no {group} named {str(override.value())!r}{_nearest(str(override.value()), registered(group))} "
+            f"There are: {', '.join(registered(group))}."
+        )
+
+
+def _explain(error: Exception, parsed: list[Override], chosen: DictConfig) -> str:
+    for override in parsed:
+        *parents, last = override.key_or_group.split(".")
+        node = OmegaConf.select(chosen, ".".join(parents)) if parents else chosen
+        if not isinstance(node, DictConfig):
+            return f"There is no {'.'.join(parents)!r} to set {last!r} of. There are: {', '.join(map(str, chosen))}."
+        if last not in node and last not in ("hydra", "scale"):
+            where = ".".join(parents) or "the configuration"
+            allowed = [str(key) for key in node]
+            return f"{where} has no key {last!r}{_nearest(last, allowed)} It has: {', '.join(allowed) or 'none'}."
+    cause = error.__cause__ or error
+    return f"{_first_sentence(error)}: {_first_sentence(cause)}"
+
+
+def _nearest(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _first_sentence(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"{_first_sentence(error)}. Write overrides as key=value.") from error
+    return parsed
+
+
+def _plain(key: str, node: Any) -> Any:
+    if not isinstance(node, DictConfig):
+        return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value()
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {"name": OmegaConf.get_type(node).name, **values} if key in GROUPS else values  # type: ignore[union-attr, dict-item]
+
+
+def _editable(node: DictConfig) -> DictConfig:
+    """Let Hydra override fields: OmegaConf takes a frozen dataclass for a read-only node."""
+    OmegaConf.set_readonly(node, None)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            _editable(child)
+    return node

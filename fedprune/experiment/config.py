@@ -1,0 +1,114 @@
+"""One run's configuration as a plain, frozen, typed value; where it came from does not matter to any other room."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fedprune.core.errors import ConfigError
+from fedprune.core.hashing import content_hash
+from fedprune.core.registry import build, from_dict, to_dict
+from fedprune.data.images import DataSource, Partitioner
+from fedprune.devices.budgets import Budgets
+from fedprune.experiment.options import KINDS
+from fedprune.federation.engine import Engine
+from fedprune.mixture.fit import MixtureFit
+from fedprune.privacy.mechanism import Mechanism
+from fedprune.protocol.server import ServerOptions
+from fedprune.protocol.setup import Features, Setup
+from fedprune.proxy.selector import Selector
+from fedprune.pruning.method import Method
+from fedprune.recovery.recovery import Recovery
+from fedprune.vit.base import BaseSource
+
+SCHEMA_VERSION = 1
+OUTSIDE_IDENTITY = ("engine", "runs", "cache", "save_models", "threads", "quiet")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on, and a few things that it does not (`OUTSIDE_IDENTITY`).
+
+    Attributes:
+        seed: The replicate: shards, mixtures, proxy sets and every other draw but the pool's.
+        proxy_size: Images in a proxy set.
+        oracle: Whether to derive each model from the device's own images too.
+        share_classes: Whether a report names the device's classes.
+        precision: `fp32` or `bf16` for forward passes of frozen models.
+        compute: `cpu` or `cuda`.
+        threads: Threads of torch and BLAS; one by default, because more may change the last bits.
+        runs: Folder of all runs.
+        cache: Folder for what is computed once and shared by all runs.
+        save_models: Whether to store every edge model in the run's folder.
+        quiet: Whether to leave out progress bars.
+    """
+
+    data: DataSource
+    partition: Partitioner
+    base: BaseSource
+    budgets: Budgets
+    features: Features
+    mixture: MixtureFit
+    mechanism: Mechanism
+    selector: Selector
+    method: Method
+    recovery: Recovery
+    engine: Engine
+    seed: int = 0
+    proxy_size: int = 128
+    oracle: bool = True
+    share_classes: bool = False
+    precision: str = "fp32"
+    compute: str = "cpu"
+    threads: int = 1
+    runs: str = "runs"
+    cache: str = "cache"
+    save_models: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision is {self.precision!r}; use fp32 or bf16")
+        if self.compute not in ("cpu", "cuda"):
+            raise ValueError(f"compute is {self.compute!r}; use cpu or cuda")
+        for name in ("proxy_size", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, options by name."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: to_dict(value) if name in KINDS or name == "features" else value for name, value in plain.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """Build a configuration from plain values.
+
+        Raises:
+            ConfigError: a name, key, type or range is wrong.
+        """
+        built = {key: from_dict(key, value) if key in KINDS else value for key, value in values.items()}
+        built["features"] = build(Features, values["features"], where="features")
+        try:
+            return cls(**built)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+
+    def identity(self) -> str:
+        """Return the run's id: the same for everything that gives the same record."""
+        values = {key: value for key, value in self.to_dict().items() if key not in OUTSIDE_IDENTITY}
+        return content_hash({"schema": SCHEMA_VERSION, **values}, length=12)
+
+    def title(self) -> str:
+        """Return a readable name that holds the id."""
+        data, method = (to_dict(option)["name"] for option in (self.data, self.method))
+        return f"{data}-{method}-seed{self.seed}-{self.identity()}"
+
+    def setup(self) -> Setup:
+        """Return what devices and server both know."""
+        return Setup(**{field.name: getattr(self, field.name) for field in fields(Setup)})
+
+    def server_options(self) -> ServerOptions:
+        """Return what only the server decides."""
+        return ServerOptions(**{field.name: getattr(self, field.name) for field in fields(ServerOptions)})

@@ -1,0 +1,121 @@
+"""A run on disk: one folder, whose `record.json` is written once, last, and only when the run is whole."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from fedprune.core.errors import DataError
+from fedprune.core.files import write_atomic, write_json, write_text
+from fedprune.core.hashing import content_hash
+from fedprune.experiment.config import SCHEMA_VERSION, RunConfig
+from fedprune.experiment.summary import summarise
+from fedprune.protocol.row import TIMES, DeviceRow
+
+PACKAGES = ("fedprune", "flwr", "hydra-core", "numpy", "scikit-learn", "timm", "torch")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run as it stands on disk.
+
+    Attributes:
+        folder: The run's folder.
+        values: What `record.json` holds.
+        devices: `devices.parquet`: a row a device.
+    """
+
+    folder: Path
+    values: Mapping[str, Any]
+    devices: pd.DataFrame
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything but times and paths: the same configuration gives the same digest."""
+        return str(self.values["digest"])
+
+
+def write_record(
+    folder: Path, config: RunConfig, rows: Sequence[DeviceRow], ledger: Sequence[Mapping[str, Any]], seconds: float
+) -> Record:
+    """Write all of a run's files, `record.json` last, and read them back.
+
+    Raises:
+        FedpruneError: the folder cannot be written to.
+    """
+    plain = [row.to_dict() for row in sorted(rows, key=lambda row: row.device)]
+    frame = pd.DataFrame(plain)
+    write_atomic(folder / "devices.parquet", lambda path: frame.to_parquet(path, index=False))
+    write_json(folder / "ledger.json", list(ledger))
+    write_json(folder / "config.json", config.to_dict())
+    statuses = frame["status"].value_counts()
+    values = {
+        "schema_version": SCHEMA_VERSION,
+        "run": config.identity(),
+        "title": config.title(),
+        "digest": digest_of(config, plain, ledger),
+        "devices": {str(status): int(count) for status, count in statuses.items()},
+        "summary": summarise(frame),
+        "seconds": round(seconds, 3),
+        "versions": {name: version(name) for name in PACKAGES},
+        "hardware": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
+        "threads": torch.get_num_threads(),
+        "config": config.to_dict(),
+    }
+    write_json(folder / "record.json", values)
+    return read_record(folder)
+
+
+def read_record(folder: Path) -> Record:
+    """Read a finished run.
+
+    Raises:
+        DataError: there is no finished run in `folder`, or its files are damaged.
+    """
+    try:
+        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        devices = pd.read_parquet(folder / "devices.parquet")
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} holds no finished run. Give the folder of one, for instance below runs/.") from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"The record in {folder} is damaged ({error}). Delete the folder and run again.") from error
+    return Record(folder, values, devices)
+
+
+def is_finished(folder: Path) -> bool:
+    """Say whether `folder` holds a whole record."""
+    return (folder / "record.json").is_file()
+
+
+def digest_of(config: RunConfig, rows: Sequence[Mapping[str, Any]], ledger: Sequence[Mapping[str, Any]]) -> str:
+    """Hash a run's identity, rows and ledger, without times."""
+    timeless = [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in rows]
+    return content_hash(config.identity(), timeless, list(ledger), length=32)
+
+
+def find_run(name: str, runs: Path) -> Path:
+    """Return the folder of a run given as a path, a title, or the beginning of its id.
+
+    Raises:
+        DataError: no run or more than one fits.
+    """
+    if (Path(name) / "record.json").is_file():
+        return Path(name)
+    fitting = [
+        path for path in sorted(runs.glob("*")) if path.name == name or path.name.rsplit("-", 1)[-1].startswith(name)
+    ]
+    if len(fitting) != 1:
+        what = "no run" if not fitting else "more than one run"
+        raise DataError(f"There is {what} {name!r} in {runs}/. Give a run's folder or more of its id.")
+    return fitting[0]
+
+
+def note_failure(folder: Path, error: BaseException) -> None:
+    """Leave a word in the run's folder on why it did not finish."""
+    write_text(folder / "failure.txt", f"{type(error).__name__}: {error}\n")

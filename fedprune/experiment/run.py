@@ -1,0 +1,55 @@
+"""One run from its configuration to its record."""
+
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from fedprune.core.errors import FedpruneError
+from fedprune.core.files import write_json
+from fedprune.experiment.config import RunConfig
+from fedprune.experiment.journal import Journal
+from fedprune.experiment.record import Record, is_finished, note_failure, read_record, write_record
+from fedprune.federation.strategy import EdgeModels
+from fedprune.protocol.observer import Observer
+from fedprune.protocol.server import Server
+from fedprune.protocol.setup import open_world
+
+
+def execute(config: RunConfig, listener: Observer) -> Record:
+    """Run `config`, or go on where an earlier try was cut off, or return the record that is already there.
+
+    Raises:
+        FedpruneError: the run cannot be done, with what to change; no record is written then.
+    """
+    folder = Path(config.runs) / config.title()
+    if is_finished(folder):
+        return read_record(folder)
+    write_json(folder / "config.json", config.to_dict())
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            return _execute(config, folder, listener)
+    except Timeout as error:
+        raise FedpruneError(f"Another process is working on {folder}. Wait for it, or change the seed.") from error
+    except FedpruneError as error:
+        note_failure(folder, error)
+        raise
+
+
+def _execute(config: RunConfig, folder: Path, listener: Observer) -> Record:
+    start = time.perf_counter()
+    torch.set_num_threads(config.threads)
+    journal = Journal(folder, config.save_models, listener)
+    server = Server(open_world(config.setup()), config.server_options())
+    strategy = EdgeModels(server, journal)
+    config.engine.run(strategy, len(strategy.rows))
+    ledger = [entry for device in sorted(journal.ledger) for entry in journal.ledger[device]]
+    (folder / "failure.txt").unlink(missing_ok=True)
+    return write_record(folder, config, list(strategy.rows.values()), ledger, time.perf_counter() - start)
+
+
+def status_line(record: Record) -> str:
+    """Say in one line how a run's devices fared."""
+    return ", ".join(f"{count} {status}" for status, count in record.values["devices"].items())

@@ -1,0 +1,30 @@
+"""What a run tells while it goes on: a progress bar listens, and so does the journal on disk."""
+
+from collections.abc import Mapping
+
+from fedprune.privacy.mechanism import LedgerEntry
+from fedprune.protocol.row import DeviceRow
+from fedprune.vit.surgery import EdgeModel
+
+
+class Observer:
+    """Listens to a run; every method may be left as it is."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase of `total` steps begins."""
+
+    def advance(self, name: str, status: str = "ok") -> None:
+        """One step of a phase is done."""
+
+    def report(self, device: int, upload: Mapping[str, bytes], ledger: tuple[LedgerEntry, ...]) -> None:
+        """A report was accepted."""
+
+    def edge_model(self, device: int, edge: EdgeModel) -> None:
+        """An edge model was derived and is about to be sent."""
+
+    def row(self, row: DeviceRow) -> None:
+        """A device's row is final."""
+
+    def finished(self, device: int) -> DeviceRow | None:
+        """Return the final row of an earlier, interrupted try, if there is one."""
+        return None

@@ -1,0 +1,139 @@
+"""What the server does: check reports, choose proxy sets, derive one edge model a device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.core.random import stream_seed
+from fedprune.data.images import IntArray
+from fedprune.evidence.evidence import Evidence
+from fedprune.mixture.mixture import FeatureSpace
+from fedprune.mixture.report import Expected, Report, check_report
+from fedprune.mixture.space import fit_space
+from fedprune.protocol.setup import World
+from fedprune.proxy.selector import PrivateView, ProxySet, SelectionTask, Selector
+from fedprune.pruning.method import Method, PruningTask
+from fedprune.recovery.recovery import Recovery
+from fedprune.vit.surgery import EdgeModel
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What only the server decides.
+
+    Attributes:
+        proxy_size: Images in a proxy set.
+        oracle: Whether a simulation also derives each model from the device's own images, as an upper mark.
+    """
+
+    selector: Selector
+    method: Method
+    recovery: Recovery
+    proxy_size: int
+    oracle: bool
+
+
+@dataclass
+class Server:
+    """The server's state in one run: the accepted reports and the proxy sets that follow from them.
+
+    Each device's proxy set and edge model follow from its own report alone, so a wrong report hurts nobody else.
+    """
+
+    world: World
+    options: ServerOptions
+    reports: dict[int, Report] = field(default_factory=dict)
+
+    @cached_property
+    def space(self) -> FeatureSpace:
+        """The public projection, fitted on the pool alone; the devices get it with the request for a report."""
+        setup = self.world.setup
+        return fit_space(
+            self.world.train_features(self.world.partition.pool),
+            dimensions=setup.features.dimensions,
+            whiten=setup.features.whiten,
+            anchors=setup.features.anchors,
+            seed=stream_seed(setup.partition.pool_seed, "space"),
+        )
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The score bank over the server's images."""
+        world = self.world
+        return Evidence(
+            world.base,
+            world.dataset.train,
+            world.cache,
+            images_id=world.dataset.fingerprint,
+            precision=world.setup.precision,
+            device=world.setup.compute,
+        )
+
+    def receive(self, device: int, upload: Mapping[str, bytes]) -> Report:
+        """Check an upload and keep the report.
+
+        Raises:
+            ReportRejected: with the reason; nothing is kept.
+        """
+        expected = Expected(
+            device=device,
+            space=self.space,
+            classes=len(self.world.dataset.classes),
+            base=self.world.base.shape,
+        )
+        report = check_report(upload, expected)
+        self.reports[device] = report
+        return report
+
+    def choose_proxy(self, device: int) -> ProxySet:
+        """Choose the proxy set for an accepted report."""
+        pool = self.world.partition.pool
+        task = SelectionTask(
+            points=self._pool_points,
+            indices=pool,
+            mixture=self.reports[device].mixture,
+            space=self.space,
+            size=self.options.proxy_size,
+            seed=stream_seed(self.world.setup.seed, "proxy", device),
+            private=self._private_view(device) if self.options.selector.needs_private else None,
+        )
+        return self.options.selector.select(task)
+
+    def oracle_proxy(self, device: int) -> IntArray:
+        """Return the device's own training images as a proxy set: possible in a simulation only."""
+        return self.world.shard(device).train[: self.options.proxy_size]
+
+    def derive(self, device: int, proxy: IntArray) -> EdgeModel:
+        """Derive and recover the edge model of `device` from its proxy set.
+
+        Raises:
+            BudgetError: no legal model is small enough for the device's budget.
+        """
+        report, world = self.reports[device], self.world
+        task = PruningTask(
+            base=world.base,
+            images=world.dataset.train,
+            proxy=proxy,
+            pool=world.partition.pool,
+            evidence=self.evidence,
+            budget=report.budget,
+            classes=report.classes,
+            seed=stream_seed(world.setup.seed, "derive", device),
+        )
+        return self.options.recovery.recover(self.options.method.derive(task), task)
+
+    @cached_property
+    def _pool_points(self) -> NDArray[np.float64]:
+        return self.space.project(self.world.train_features(self.world.partition.pool))
+
+    def _private_view(self, device: int) -> PrivateView:
+        shard, labels = self.world.shard(device), self.world.dataset.train.labels
+        return PrivateView(
+            indices=shard.train,
+            labels=labels[shard.train],
+            points=self.space.project(self.world.train_features(shard.train)),
+            pool_labels=labels[self.world.partition.pool],
+        )
