@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from timm.layers import LayerScale, Mlp, PatchEmbed
 from timm.layers.attention import Attention as TimmAttention
+from timm.layers.layer_scale import LayerScale
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer

@@ -5,7 +5,9 @@ A block whose branch is gone holds None in that branch's place: no parameters, n
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm, LayerScale, Mlp
+from timm.layers.layer_scale import LayerScale
+from timm.layers.mlp import Mlp
+from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
