@@ -142,7 +142,7 @@ def _plain(key: str, node: Any) -> Any:
         return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value()
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
-    return {"name": OmegaConf.get_type(node).name, **values} if key in GROUPS else values  # type: ignore[union-attr, dict-item]
+    return {"name": OmegaConf.get_type(node).name, **values} if key in GROUPS else values  # type: ignore[union-attr]
 
 
 def _editable(node: DictConfig) -> DictConfig:

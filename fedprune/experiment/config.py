@@ -18,7 +18,7 @@ from fedprune.protocol.setup import Features, Setup
 from fedprune.proxy.selector import Selector
 from fedprune.pruning.method import Method
 from fedprune.recovery.recovery import Recovery
-from fedprune.vit.base import BaseSource
+from fedprune.vit.base import PRECISIONS, BaseSource
 
 SCHEMA_VERSION = 1
 OUTSIDE_IDENTITY = ("engine", "runs", "cache", "save_models", "threads", "quiet")
@@ -33,7 +33,7 @@ class RunConfig:
         proxy_size: Images in a proxy set.
         oracle: Whether to derive each model from the device's own images too.
         share_classes: Whether a report names the device's classes.
-        precision: `fp32` or `bf16` for forward passes of frozen models.
+        precision: `fp32`, `bf16`, or `auto` (bf16 where it is the faster one) for frozen models.
         compute: `cpu` or `cuda`.
         threads: Threads of torch and BLAS; one by default, because more may change the last bits.
         runs: Folder of all runs.
@@ -57,7 +57,7 @@ class RunConfig:
     proxy_size: int = 128
     oracle: bool = True
     share_classes: bool = False
-    precision: str = "fp32"
+    precision: str = "auto"
     compute: str = "cpu"
     threads: int = 1
     runs: str = "runs"
@@ -66,8 +66,8 @@ class RunConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision is {self.precision!r}; use fp32 or bf16")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         if self.compute not in ("cpu", "cuda"):
             raise ValueError(f"compute is {self.compute!r}; use cpu or cuda")
         for name in ("proxy_size", "threads"):
@@ -77,9 +77,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, options by name."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: to_dict(value) if name in KINDS or name == "features" else value for name, value in plain.items()
-        }
+        return {name: to_dict(value) if name in KINDS or name == "features" else value for name, value in plain.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":

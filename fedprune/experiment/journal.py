@@ -1,5 +1,6 @@
 """A run's memory while it goes on: what is finished is on disk, so a kill loses only the work in hand."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +11,7 @@ import numpy as np
 
 from fedprune.core.files import write_atomic, write_json
 from fedprune.core.registry import build
-from fedprune.privacy.mechanism import LedgerEntry
+from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.vit.storage import save_edge_model
@@ -39,7 +40,7 @@ class Journal(Observer):
         self.listener.advance(name, status)
 
     def report(self, device: int, upload: Mapping[str, bytes], ledger: tuple[LedgerEntry, ...]) -> None:
-        """Keep the accepted upload, byte for byte, and book what it released."""
+        """Keep the accepted upload and book what it released."""
         self.ledger[device] = [{"device": device, **asdict(entry)} for entry in ledger]
         write_atomic(self.folder / "reports" / f"device-{device:03d}.npz", lambda path: _write_upload(path, upload))
 
@@ -68,4 +69,4 @@ class Journal(Observer):
 
 def _write_upload(path: Path, upload: Mapping[str, bytes]) -> None:
     with path.open("wb") as file:
-        np.savez(file, **{name: np.frombuffer(data, dtype=np.uint8) for name, data in upload.items()})
+        np.savez(file, **{name: np.load(io.BytesIO(data)) for name, data in upload.items()})

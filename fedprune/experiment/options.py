@@ -34,18 +34,15 @@ def describe(kind: str) -> dict[str, str]:
     """
     if kind not in KINDS:
         raise ConfigError(f"There is no kind {kind!r} of option. There are: {', '.join(KINDS)}.")
-    found = {}
-    for path in _files(KINDS[kind]):
-        for name, sentence in _options(path, kind):
-            found[name] = sentence
-    return dict(sorted(found.items()))
+    return dict(sorted(option for path in _files(KINDS[kind]) for option in _options(path, kind)))
 
 
 def _files(room: str) -> list[Path]:
     from fedprune.protocol.options import plugin_files
 
     spec = importlib.util.find_spec(room)
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     folder = Path(next(iter(spec.submodule_search_locations)))
     return sorted(folder.glob("*.py")) + [path for path in plugin_files() if path.is_file()]
 

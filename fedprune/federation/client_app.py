@@ -32,7 +32,7 @@ def edge_model(message: Message, context: Context) -> Message:
     config = message.content.config_records["config"]
     arrays = {name: array.numpy() for name, array in message.content.array_records["model"].items()}
     model = edge_from_arrays(Shape.from_json(str(config["shape"])), arrays)
-    rows = tuple(int(row) for row in config["rows"])  # type: ignore[union-attr, arg-type]
+    rows = tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
     evaluation = evaluate(world, device, model, rows)
     return Message(messages.evaluation_reply(device, str(config["role"]), evaluation), reply_to=message)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.space import space_arrays, space_from_arrays
-from fedprune.privacy.mechanism import LedgerEntry
+from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.device import Evaluation, Upload
 from fedprune.protocol.setup import Setup
 from fedprune.vit.shape import Shape
@@ -59,7 +59,7 @@ def read_upload(content: RecordDict) -> Mapping[str, bytes]:
 
 def read_ledger(content: RecordDict) -> tuple[LedgerEntry, ...]:
     """Read the ledger entries beside a report."""
-    text = str(content["config"]["ledger"])  # type: ignore[index, call-overload]
+    text = str(content.config_records["config"]["ledger"])
     return tuple(LedgerEntry(**entry) for entry in json.loads(text))
 
 
@@ -68,7 +68,9 @@ def edge_model_message(
 ) -> RecordDict:
     """Pack an edge model: its shape as JSON and its weights as named arrays."""
     config = ConfigRecord({"setup": setup.to_json(), "shape": shape.to_json(), "rows": list(rows), "role": role})
-    return RecordDict({"model": ArrayRecord({name: Array(values) for name, values in arrays.items()}), "config": config})
+    return RecordDict(
+        {"model": ArrayRecord({name: Array(values) for name, values in arrays.items()}), "config": config}
+    )
 
 
 def evaluation_reply(device: int, role: str, evaluation: Evaluation) -> RecordDict:

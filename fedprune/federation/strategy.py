@@ -8,7 +8,6 @@ so a grid that delivers as a stream never holds more than one edge model.
 import time
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -127,9 +126,9 @@ class EdgeModels(Strategy):
         if self.server.options.oracle:
             needed += [self.server.oracle_proxy(device) for device in devices]
         if needed:
-            union = np.unique(np.concatenate(needed))
-            self.observer.phase("evidence", len(union))
-            self.server.evidence.prepare(union, lambda: self.observer.advance("evidence"))
+            self.observer.phase("evidence", 1)
+            self.server.prepare(needed)
+            self.observer.advance("evidence")
         return proxies
 
     def _edge_model_messages(self, device: int, proxy: ProxySet) -> Iterator[Message]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
-from fedprune.privacy.mechanism import LedgerEntry
+from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.setup import World
 from fedprune.vit.base import predict
 
@@ -44,12 +44,19 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
     """Fit and guard the mixture of a device's private images, and pack it with the device's budget."""
     setup, shard = world.setup, world.shard(device)
     projected = space.project(world.train_features(shard.train))
-    release = setup.mechanism.release(projected, setup.mixture, space, stream_seed(setup.seed, "mixture", device))
+    release = setup.mechanism.release(
+        projected,
+        setup.mixture,
+        space,
+        stream_seed(setup.seed, "mixture", device),
+        labels=world.dataset.train.labels[shard.train],
+        class_count=len(world.dataset.classes),
+    )
     report = Report(
         device=device,
         mixture=release.mixture,
         budget=world.budget(device),
-        images=len(shard.train),
+        images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
     return Upload(pack_report(report), release.entries)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fedprune.privacy.mechanism import LedgerEntry
+from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.row import DeviceRow
 from fedprune.vit.surgery import EdgeModel
 

@@ -49,7 +49,8 @@ def _import_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"FEDPRUNE_PLUGINS names {path}, which is not a file. Correct the path.")
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

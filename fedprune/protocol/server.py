@@ -1,6 +1,6 @@
 """What the server does: check reports, choose proxy sets, derive one edge model a device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -78,13 +78,8 @@ class Server:
         Raises:
             ReportRejected: with the reason; nothing is kept.
         """
-        expected = Expected(
-            device=device,
-            space=self.space,
-            classes=len(self.world.dataset.classes),
-            base=self.world.base.shape,
-        )
-        report = check_report(upload, expected)
+        class_count = len(self.world.dataset.classes) if self.world.setup.share_classes else None
+        report = check_report(upload, Expected.of(self.space, device, class_count))
         self.reports[device] = report
         return report
 
@@ -98,13 +93,17 @@ class Server:
             space=self.space,
             size=self.options.proxy_size,
             seed=stream_seed(self.world.setup.seed, "proxy", device),
-            private=self._private_view(device) if self.options.selector.needs_private else None,
+            private=self._private_view(device),
         )
         return self.options.selector.select(task)
 
     def oracle_proxy(self, device: int) -> IntArray:
         """Return the device's own training images as a proxy set: possible in a simulation only."""
         return self.world.shard(device).train[: self.options.proxy_size]
+
+    def prepare(self, proxies: Sequence[IntArray]) -> None:
+        """Compute the evidence that the method reads of all these proxy sets, in one pass."""
+        self.options.method.prepare(self.evidence, proxies, self.world.partition.pool)
 
     def derive(self, device: int, proxy: IntArray) -> EdgeModel:
         """Derive and recover the edge model of `device` from its proxy set.
@@ -130,6 +129,7 @@ class Server:
         return self.space.project(self.world.train_features(self.world.partition.pool))
 
     def _private_view(self, device: int) -> PrivateView:
+        # Only the selectors that serve as bounds in a simulation read it.
         shard, labels = self.world.shard(device), self.world.dataset.train.labels
         return PrivateView(
             indices=shard.train,

@@ -46,7 +46,7 @@ class Setup:
 
     Attributes:
         share_classes: Whether a report names the device's classes, so that the server may cut the classifier.
-        precision: `"fp32"` or `"bf16"` (autocast) for every forward pass through a frozen model.
+        precision: `"fp32"`, `"bf16"` (autocast) or `"auto"` for every forward pass through a frozen model.
         compute: Where models run: `"cpu"` or `"cuda"`.
         cache: Folder for what is computed once.
     """
