@@ -1,0 +1,88 @@
+"""The residual stream of a vision transformer, branch by branch, as the least-squares refit walks along it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedprune.vit.base import autocast
+
+KINDS = ("attention", "mlp")  # in the order in which a block runs them
+_PARTS = {"attention": ("norm1", "attn", "ls1"), "mlp": ("norm2", "mlp", "ls2")}
+_WRITERS = {"attention": "proj", "mlp": "fc2"}
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch of one block: `stream + gain(body(norm(stream)))`, its body ending in a Linear, the writer.
+
+    Attributes:
+        kind: `"attention"` or `"mlp"`.
+        gain: LayerScale or identity.
+    """
+
+    kind: str
+    norm: nn.Module
+    body: nn.Module
+    gain: nn.Module
+
+    @classmethod
+    def of(cls, block: nn.Module, kind: str) -> "Branch | None":
+        """Return the block's branch of that kind, or None where it is gone."""
+        norm, body, gain = (getattr(block, name) for name in _PARTS[kind])
+        return None if body is None else cls(kind, norm, body, gain)
+
+    @property
+    def writer(self) -> nn.Linear:
+        """The Linear that writes into the stream: `attn.proj` or `mlp.fc2`."""
+        layer: nn.Linear = getattr(self.body, _WRITERS[self.kind])
+        return layer
+
+    def read(self, stream: Tensor) -> Tensor:
+        """Return what the writer reads: (images, tokens, embed) -> (images, tokens, writer inputs)."""
+        seen: list[Tensor] = []
+        handle = self.writer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            self.body(self.norm(stream))
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def write(self, inputs: Tensor) -> Tensor:
+        """Return what the branch adds to the stream for the writer's `inputs`."""
+        added: Tensor = self.gain(self.writer(inputs))
+        return added
+
+    def refit(self, weight: Tensor, bias: Tensor) -> None:
+        """Give the writer new weights, gain included; a LayerScale becomes one.
+
+        Args:
+            weight: (embed, writer inputs)
+            bias: (embed,)
+        """
+        with torch.no_grad():
+            self.writer.weight.copy_(weight)
+            self.writer.bias.copy_(bias)
+            for gamma in self.gain.parameters():
+                gamma.fill_(1)
+
+    def effective(self) -> tuple[Tensor, Tensor]:
+        """Return the writer's weight and bias with the gain folded in, in float64."""
+        gamma = next(iter(self.gain.parameters()), torch.ones((), device=self.writer.weight.device)).double()
+        weight = self.writer.weight.double() * (gamma[:, None] if gamma.ndim else gamma)
+        return weight.detach(), (self.writer.bias.double() * gamma).detach()
+
+
+def start(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the tokens that enter the first block, in the model's own precision."""
+    vit: Any = model
+    tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))
+    return tokens.to(vit.pos_embed.dtype)
+
+
+def quick(model: nn.Module) -> torch.autocast:
+    """Return the precision in which a frozen model is walked: `vit.base`'s automatic choice, float64 left alone."""
+    positions = model.get_parameter("pos_embed")
+    precision = "fp32" if positions.dtype == torch.float64 else "auto"
+    return autocast(precision, positions.shape[-1], str(positions.device))

@@ -1,0 +1,124 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedprune.recovery.least_squares import LeastSquares, solve
+from fedprune.vit.shape import Keep
+from fedprune.vit.surgery import cut
+from tests.recovery.tiny import half_of, random_base, task_of
+
+EXACT = 1e-10
+
+
+@given(st.integers(0, 10_000), st.floats(1e-4, 10))
+@settings(max_examples=20, deadline=None)
+def test_solve_is_the_minimum_of_the_stated_loss(seed: int, ridge: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    weight, bias = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3, 5), (3,)))
+    inputs = [torch.randn(2, 4, 5, generator=draw, dtype=torch.float64) + 2 for _ in range(2)]
+    wanted = [torch.randn(2, 4, 3, generator=draw, dtype=torch.float64) for _ in range(2)]
+    counts = tuple(torch.randint(1, 4, (2,), generator=draw) for _ in range(2))
+    new, shift = solve(weight, bias, inputs, wanted, counts, ridge)
+
+    # The same problem as one ordinary least squares: repeated rows, penalty rows, centred columns.
+    repeats = torch.cat(counts).repeat_interleave(4)
+    z = torch.cat(inputs).flatten(0, 1).repeat_interleave(repeats, 0).numpy()
+    t = torch.cat(wanted).flatten(0, 1).repeat_interleave(repeats, 0).numpy()
+    centred, goal = z - z.mean(0), t - t.mean(0)
+    penalty = np.sqrt(ridge * np.trace(centred.T @ centred) / 5) * np.eye(5)
+    rows = np.concatenate([centred, penalty]), np.concatenate([goal, penalty @ weight.numpy().T])
+    expected = np.linalg.lstsq(*rows, rcond=None)[0].T
+    np.testing.assert_allclose(new.numpy(), expected, atol=EXACT)
+    np.testing.assert_allclose(shift.numpy(), t.mean(0) - expected @ z.mean(0), atol=EXACT)
+
+
+def test_one_constant_input_leaves_the_weights_and_moves_the_bias() -> None:
+    weight, bias = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    inputs, wanted = [torch.ones(1, 3, 2, dtype=torch.float64)], [torch.full((1, 3, 2), 5.0, dtype=torch.float64)]
+    new, shift = solve(weight, bias, inputs, wanted, (torch.ones(1),), 1e-2)
+    assert torch.equal(new, weight)
+    assert torch.equal(shift, torch.full((2,), 4.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["plain", "layer_scale", "distilled", "average"])
+@pytest.mark.parametrize("order", ["sequential", "parallel"])
+def test_nothing_cut_nothing_changed(kind: str, order: str) -> None:
+    base = random_base(kind)
+    task = task_of(base)
+    whole = cut(base, Keep.everything(base.shape))
+    recovered = LeastSquares(order=order).recover(whole, task)
+    pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(recovered.model(pixels), base.model(pixels), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["plain", "layer_scale", "distilled", "average"])
+def test_redundant_neurons_can_all_go(kind: str) -> None:
+    """Neurons that repeat others add nothing that the refit cannot give to those that stay: exact in the limit."""
+    base = random_base(kind, twins=True)
+    keep = half_of(base.shape, "neurons")
+    task = task_of(base, images=24)
+    pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    wanted = base.model(pixels)
+    lost = (cut(base, keep).model(pixels) - wanted).abs().max()
+    found = LeastSquares(ridge=1e-10).recover(cut(base, keep), task).model(pixels)
+    assert lost > 1e-2
+    assert (found - wanted).abs().max() < 1e-5 * lost
+
+
+@pytest.mark.parametrize("order", ["sequential", "parallel"])
+@pytest.mark.parametrize("cut_away", ["neurons", "v", "qk", "heads", "embed", "blocks"])
+def test_the_stream_comes_closer_to_the_base(cut_away: str, order: str) -> None:
+    base = random_base("plain")
+    task = task_of(base, images=32)
+    edge = cut(base, half_of(base.shape, cut_away))
+    recovered = LeastSquares(order=order).recover(edge, task)
+    pixels = base.preprocess(task.images.read(np.unique(task.proxy))).double()
+    wanted = base.model.forward_features(pixels)[..., torch.from_numpy(edge.keep.embed)]
+    if cut_away == "embed":  # the last norm runs over other dimensions: compare before it
+        wanted, before, after = (_last_stream(model, pixels) for model in (base.model, edge.model, recovered.model))
+        wanted = wanted[..., torch.from_numpy(edge.keep.embed)]
+    else:
+        before, after = edge.model.forward_features(pixels), recovered.model.forward_features(pixels)
+    assert (after - wanted).square().mean() < 0.8 * (before - wanted).square().mean()
+
+
+def _last_stream(model: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    seen = []
+    handle = model.get_submodule("blocks").register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(pixels)
+    handle.remove()
+    return seen[0]
+
+
+def test_the_edge_model_and_the_base_stay_as_they_are_and_repeats_give_equal_bits() -> None:
+    base = random_base("plain")
+    task = task_of(base)
+    edge = cut(base, half_of(base.shape, "neurons"))
+    before, base_before = copy.deepcopy(edge.model.state_dict()), copy.deepcopy(base.model.state_dict())
+    first, second = (LeastSquares().recover(edge, task) for _ in range(2))
+    for name, value in edge.model.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert torch.equal(first.model.state_dict()[name], second.model.state_dict()[name])
+    for name, value in base.model.state_dict().items():
+        assert torch.equal(value, base_before[name])
+    assert first.shape == edge.shape
+    assert first.notes["recovery_images"] == len(np.unique(task.proxy))
+
+
+def test_only_the_named_layers_change() -> None:
+    base = random_base("plain")
+    task = task_of(base)
+    edge = cut(base, half_of(base.shape, "neurons"))
+    recovered = LeastSquares(layers=("mlp",)).recover(edge, task).model.state_dict()
+    changed = {name for name, value in edge.model.state_dict().items() if not torch.equal(value, recovered[name])}
+    assert changed == {f"blocks.{index}.mlp.fc2.{part}" for index in range(3) for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("wrong", [{"ridge": 0.0}, {"layers": ("head",)}, {"order": "both"}, {"target": "logits"}])
+def test_wrong_options_are_refused_in_a_sentence(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LeastSquares(**wrong)  # type: ignore[arg-type]
