@@ -62,7 +62,7 @@ class Expected:
     variance: float
     class_count: int | None = None
     covariances: tuple[str, ...] = COVARIANCES
-    max_components: int = 512
+    max_components: int = 1024
     max_images: int = 10_000_000
     reach: float = 4.0
     floor: float = 1e-4

@@ -121,7 +121,7 @@ def highest(scores: FloatArray, size: int) -> IntArray:
 def quotas(weights: FloatArray, size: int) -> IntArray:
     """Share `size` places by weight: largest remainders, ties to the earlier; the sum is exactly `size`."""
     exact = weights / weights.sum() * size
-    shares = np.floor(exact).astype(np.int64)
+    shares: IntArray = np.floor(exact).astype(np.int64)
     shares[highest(exact - shares, size - int(shares.sum()))] += 1
     return shares
 
