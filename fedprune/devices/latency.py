@@ -39,7 +39,7 @@ class LatencyModel:
     def seconds(self, shape: Shape, widths: Widths | None = None) -> FloatArray:
         """Predict (...) seconds of one image for `shape`, or for the many shapes of `widths`."""
         terms = features(shape, Widths.of(shape) if widths is None else widths)
-        return terms @ np.array(astuple(self))
+        return np.asarray(terms @ np.array(astuple(self)))
 
 
 def features(shape: Shape, widths: Widths) -> FloatArray:

@@ -8,7 +8,7 @@ group stays closed, and the search ends when all are.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,8 @@ def keep_within(
         BudgetError: the smallest legal model is too large; the message says how large it is.
         ValueError: a score is NaN, a dimension is unknown, or a limit cannot be checked.
     """
-    limits = _Limits(shape, len(classes) if classes is not None else shape.classes, budget, latency)
+    rows = np.arange(shape.classes) if classes is None else np.sort(np.array(classes, dtype=np.int64))
+    limits = _Limits(replace(shape, classes=len(rows)), budget, latency)
     groups = group_units(shape, scores, frozenset(dimensions), floors or Floors(), align)
     counts = groups.floor.copy()
     if not limits.fit(groups.widths(counts)):
@@ -72,18 +73,17 @@ def keep_within(
         last = _last_fit(groups, limits, counts, order)
         counts += np.bincount(groups.member[order[:last]], units[order[:last]], len(counts)).astype(np.int64)
         order = order[last:]
-    rows = np.arange(shape.classes) if classes is None else np.sort(np.array(classes, dtype=np.int64))
     return groups.keep(counts, rows)
 
 
 def within(shape: Shape, budget: Budget, latency: LatencyModel | None = None) -> bool:
     """Whether a model of `shape` keeps every limit of `budget`."""
-    return bool(_Limits(shape, shape.classes, budget, latency).fit(Widths.of(shape)))
+    return bool(_Limits(shape, budget, latency).fit(Widths.of(shape)))
 
 
 def measure(shape: Shape, budget: Budget, latency: LatencyModel | None = None) -> dict[str, tuple[float, float]]:
     """Return for each limit of `budget` the model's own size and the limit."""
-    limits = _Limits(shape, shape.classes, budget, latency)
+    limits = _Limits(shape, budget, latency)
     return {name: (float(size), limit) for name, (size, limit) in limits.sizes(Widths.of(shape)).items()}
 
 
@@ -100,8 +100,7 @@ def _last_fit(groups: Groups, limits: "_Limits", counts: NDArray[np.int64], orde
 
 @dataclass(frozen=True)
 class _Limits:
-    base: Shape
-    classes: int
+    shape: Shape
     budget: Budget
     latency: LatencyModel | None
 
@@ -111,13 +110,10 @@ class _Limits:
         if self.budget == Budget():
             raise ValueError("The budget sets no limit; set at least one of params, macs, memory and latency.")
 
-    @property
-    def shape(self) -> Shape:
-        return Shape(**{**self.base.__dict__, "classes": self.classes})
-
     def sizes(self, widths: Widths) -> dict[str, tuple[FloatArray, float]]:
         """Return (...) sizes and the limit, for every limit that is set."""
-        shape, budget, found = self.shape, self.budget, {}
+        shape, budget = self.shape, self.budget
+        found: dict[str, tuple[FloatArray, float]] = {}
         for name, count, limit in (
             ("params", params, budget.params),
             ("macs", macs, budget.macs),
@@ -131,7 +127,7 @@ class _Limits:
 
     def fit(self, widths: Widths) -> NDArray[np.bool_]:
         """Return (...) whether every limit is kept."""
-        return np.logical_and.reduce([size <= limit for size, limit in self.sizes(widths).values()])
+        return np.asarray(np.logical_and.reduce([size <= limit for size, limit in self.sizes(widths).values()]))
 
     def refusal(self, widths: Widths) -> str:
         sizes = self.sizes(widths)

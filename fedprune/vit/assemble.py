@@ -61,7 +61,7 @@ def assemble(shape: Shape, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 def _frame(shape: Shape) -> nn.Module:
     """Return timm's own vision transformer without blocks and without memory for its parameters."""
-    build = VisionTransformerDistilled if shape.distilled else VisionTransformer
+    build: Any = VisionTransformerDistilled if shape.distilled else VisionTransformer
     frame: nn.Module = build(
         img_size=shape.image_size,
         patch_size=shape.patch_size,

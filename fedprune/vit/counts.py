@@ -53,7 +53,7 @@ def params(shape: Shape, widths: Widths) -> IntArray:
     inner = widths.heads * (2 * widths.qk + widths.v)
     attention = (blocks + 1) * inner + blocks * widths.heads * widths.v + around * (widths.heads > 0)
     mlp = (2 * blocks + 1) * widths.neurons + around * (widths.neurons > 0)
-    return outside + (attention + mlp).sum(-1)
+    return np.asarray(outside + (attention + mlp).sum(-1))
 
 
 def macs(shape: Shape, widths: Widths) -> IntArray:
@@ -63,7 +63,7 @@ def macs(shape: Shape, widths: Widths) -> IntArray:
     projections = tokens * blocks * widths.heads * (2 * widths.qk + 2 * widths.v)
     products = tokens**2 * widths.heads * (widths.qk + widths.v)
     mlp = 2 * tokens * blocks * widths.neurons
-    return outside + (projections + products + mlp).sum(-1)
+    return np.asarray(outside + (projections + products + mlp).sum(-1))
 
 
 def memory(shape: Shape, widths: Widths) -> IntArray:
@@ -76,7 +76,7 @@ def memory(shape: Shape, widths: Widths) -> IntArray:
     attention = tokens * widths.heads * (2 * widths.qk + widths.v) + tokens**2 * widths.heads
     branches = np.maximum(attention, tokens * widths.neurons)
     peak = tokens * widths.embed + branches.max(-1, initial=0)
-    return BYTES * (params(shape, widths) + peak)
+    return np.asarray(BYTES * (params(shape, widths) + peak))
 
 
 def count_params(shape: Shape) -> int:

@@ -89,7 +89,7 @@ def _turn(attention: Any, shape: BlockShape, embed: Tensor) -> tuple[FloatArray,
 
 
 def _by_head(rows: Tensor, heads: int) -> Tensor:
-    return rows.unflatten(0, (heads, -1))
+    return rows.reshape(heads, -1, rows.shape[1])
 
 
 def _factor(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,8 +43,9 @@ def mlp(fc1: nn.Linear, fc2: nn.Linear) -> Mlp:
     """Put two Linears together as timm's MLP with GELU and no dropout."""
     module = Mlp.__new__(Mlp)
     nn.Module.__init__(module)
-    module.fc1, module.act, module.drop1 = fc1, nn.GELU(), nn.Identity()
-    module.norm, module.fc2, module.drop2 = nn.Identity(), fc2, nn.Identity()
+    parts = {"fc1": fc1, "act": nn.GELU(), "drop1": nn.Identity(), "norm": nn.Identity(), "fc2": fc2}
+    for name, part in {**parts, "drop2": nn.Identity()}.items():
+        module.add_module(name, part)
     return module
 
 
@@ -104,9 +105,11 @@ class Block(TimmBlock):
     ) -> None:
         """Take each branch as (norm, body, layer scale), or None where it is gone."""
         nn.Module.__init__(self)
-        self.norm1, self.attn, self.ls1 = attention or (None, None, None)
-        self.norm2, self.mlp, self.ls2 = mlp or (None, None, None)
-        self.drop_path1, self.drop_path2 = nn.Identity(), nn.Identity()
+        for number, body, branch in ((1, "attn", attention), (2, "mlp", mlp)):
+            names = (f"norm{number}", body, f"ls{number}")
+            for name, module in zip(names, branch or (None, None, None), strict=True):
+                self.register_module(name, module)
+            self.register_module(f"drop_path{number}", nn.Identity())
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Run the branches that are there on (batch, tokens, embed)."""

@@ -69,7 +69,11 @@ def read_edge_file(path: str | Path) -> EdgeFile:
     contents = _contents(path, metadata)
     if contents.pop("sha256") != _digest(contents, tensors):
         raise ModelError(f"{path} has been changed since it was written: its checksum differs. Export it again.")
-    return EdgeFile(Shape.from_json(json.dumps(contents["shape"])), contents["card"], tensors)
+    try:
+        shape = Shape.from_json(json.dumps(contents["shape"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelError(f"{path} holds a shape that this version cannot read. Export it again.") from error
+    return EdgeFile(shape, contents["card"], tensors)
 
 
 def load_edge_model(path: str | Path) -> nn.Module:
