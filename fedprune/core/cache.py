@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,6 @@ def _read(path: Path) -> NDArray[Any] | None:
         with np.load(path, allow_pickle=False) as file:
             values: NDArray[Any] = file["values"]
             sound = str(file["digest"]) == content_hash(values)
-    except (OSError, ValueError, KeyError, EOFError):  # absent, truncated or foreign: compute it again
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, ZlibError):  # absent, truncated, foreign: compute
         return None
     return values if sound else None

@@ -5,13 +5,14 @@ number of workers, or with a draw added elsewhere.
 """
 
 import hashlib
+import json
 
 import numpy as np
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
     """Return a 63-bit seed for the stream that `purpose` names, e.g. `("mixture", 3)` for device 3."""
-    text = "/".join([str(seed), *map(str, purpose)])
+    text = json.dumps([seed, *purpose])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
