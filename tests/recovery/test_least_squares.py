@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.recovery.least_squares import LeastSquares, solve
+from fedprune.recovery.least_squares import LeastSquares
+from fedprune.vit.refit import solve
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
 from tests.recovery.tiny import half_of, random_base, task_of
