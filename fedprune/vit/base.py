@@ -1,0 +1,139 @@
+"""The base: a frozen timm vision transformer with everything needed to feed it images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedprune.core.errors import ModelError
+from fedprune.core.hashing import content_hash
+from fedprune.data.images import Dataset, ImageSet, IntArray, Partition, Pixels
+from fedprune.vit.inspect import read_shape
+from fedprune.vit.shape import Shape
+
+BF16_WIDTH = 192  # from this embedding width on, bf16 autocast is faster than float32 on a CPU
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From image bytes to what the model was trained on.
+
+    Attributes:
+        image_size: Side of the model's square input in pixels.
+        mean: Mean of each channel, of values in [0, 1].
+        std: Standard deviation of each channel, of values in [0, 1].
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixels: Pixels) -> Tensor:
+        """Resize (bicubic with antialias, where sizes differ) and normalise.
+
+        Args:
+            pixels: (images, height, width, 3) bytes.
+
+        Returns:
+            (images, 3, image_size, image_size) float32.
+        """
+        values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
+        if values.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            values = nn.functional.interpolate(values, size, mode="bicubic", antialias=True).clamp_(0, 255)
+        mean, std = (torch.tensor(value).view(1, 3, 1, 1) * 255 for value in (self.mean, self.std))
+        return values.sub_(mean).div_(std).contiguous()
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model that every edge model is cut from.
+
+    Attributes:
+        model: timm's own VisionTransformer, in evaluation mode, without gradients.
+        shape: Its seven dimensions.
+        preprocess: What turns image bytes into its input.
+        fingerprint: Hash of weights, shape and preprocessing.
+    """
+
+    model: nn.Module
+    shape: Shape
+    preprocess: Preprocess
+    fingerprint: str
+
+    @classmethod
+    def of(cls, model: nn.Module, preprocess: Preprocess) -> "Base":
+        """Freeze `model` and read its shape.
+
+        Raises:
+            ModelError: the architecture is not one that can be pruned here.
+        """
+        shape = read_shape(freeze(model))
+        return cls(model, shape, preprocess, content_hash(shape, preprocess, state_arrays(model)))
+
+
+@dataclass(frozen=True)
+class BaseSource(ABC):
+    """An option of kind `base`: where the base comes from."""
+
+    @abstractmethod
+    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
+        """Load or make the base for `dataset`'s classes; only public images of `partition` are used.
+
+        Raises:
+            ModelError: weights are missing or belong to another architecture, with what to change.
+        """
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Put `model` into evaluation mode without gradients, and return it."""
+    return model.eval().requires_grad_(False)
+
+
+def state_arrays(model: nn.Module) -> Mapping[str, NDArray[np.generic]]:
+    """Return the model's weights and buffers as arrays."""
+    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+
+
+def embedding_width(model: nn.Module) -> int:
+    """Return the width of the residual stream of one of timm's vision transformers or of an edge model."""
+    return int(model.get_parameter("patch_embed.proj.weight").shape[0])
+
+
+def autocast(precision: str, width: int, device: str = "cpu") -> torch.autocast:
+    """Return the context for `precision`: `bf16`, `fp32`, or `auto` (bf16 where `width` makes it pay, or on a GPU).
+
+    Raises:
+        ModelError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ModelError(f"There is no precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
+    kind = torch.device(device).type
+    enabled = precision == "bf16" or (precision == "auto" and (kind != "cpu" or width >= BF16_WIDTH))
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def predict(
+    model: nn.Module,
+    preprocess: Preprocess,
+    images: ImageSet,
+    indices: IntArray,
+    batch_size: int = 64,
+    precision: str = "auto",
+    device: str = "cpu",
+) -> NDArray[np.float32]:
+    """Return the model's logits for `indices` of `images`, as (len(indices), classes) float32."""
+    model = model.to(device).eval()
+    logits = []
+    with torch.inference_mode(), autocast(precision, embedding_width(model), device):
+        for start in range(0, len(indices), batch_size):
+            batch = preprocess(images.read(indices[start : start + batch_size])).to(device)
+            logits.append(model(batch).float().cpu().numpy())
+    classes = model.get_parameter("head.weight").shape[0]
+    return np.concatenate(logits) if logits else np.empty((0, classes), np.float32)

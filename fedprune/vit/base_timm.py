@@ -1,0 +1,168 @@
+"""timm's vision transformers by name, with weights from timm or from a local file."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from fedprune.core.errors import ModelError
+from fedprune.core.random import stream_seed
+from fedprune.core.registry import register
+from fedprune.data.images import Dataset, Partition
+from fedprune.vit.base import Base, BaseSource, Preprocess
+from fedprune.vit.base_file import Architecture
+
+WEIGHTS_VARIABLE = "FEDPRUNE_MODELS"
+Sizes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with pretrained weights, not yet frozen, and what is needed to rebuild and feed it."""
+
+    model: nn.Module
+    architecture: Architecture
+    preprocess: Preprocess
+    head_fits: bool
+
+
+@register("base", "timm")
+@dataclass(frozen=True)
+class TimmBase(BaseSource):
+    """One of timm's vision transformers by name, weights from timm or from a local safetensors file.
+
+    Attributes:
+        model: timm's name, e.g. `deit_tiny_patch16_224`.
+        weights: Local safetensors file, absolute, relative to here, or to the folder that the environment variable
+            FEDPRUNE_MODELS names. Without it, a file in that folder whose name starts with `model` and a dot, and
+            without that timm's own download.
+        image_size: Side of the input in pixels; another one than the pretrained resamples the position embedding.
+        mean: Mean of each channel; by default what timm's configuration of the weights says.
+        std: Standard deviation of each channel; by default likewise.
+    """
+
+    model: str = "deit_tiny_patch16_224"
+    weights: str | None = None
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != 3:
+                raise ValueError(f"{name} needs one value a channel (3), not {len(values)}.")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be above 0.")
+
+    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
+        """Load a model whose head already knows the classes of `dataset`.
+
+        Raises:
+            ModelError: weights cannot be had, do not fit, or know other classes.
+        """
+        loaded = self.fetch(len(dataset.classes))
+        if not loaded.head_fits:
+            raise ModelError(
+                f"The weights of {self.model!r} know another number of classes than the {len(dataset.classes)} of "
+                f"data={dataset.name}. Choose base=trained, which trains them on the public pool."
+            )
+        return Base.of(loaded.model, loaded.preprocess)
+
+    def fetch(self, classes: int, seed: int = 0) -> Loaded:
+        """Load the pretrained model with a head for `classes`; a head that does not fit is drawn from `seed`.
+
+        Raises:
+            ModelError: weights cannot be had or belong to another architecture.
+        """
+        if not timm.is_model(self.model.split(".")[0]):
+            close = ", ".join(timm.list_models(f"*{self.model.split('_')[0]}*tiny*")[:8])
+            raise ModelError(f"timm has no model {self.model!r}. Choose another name, for instance: {close}.")
+        path = self._local_file()
+        stored = _stored_sizes(path) if path else None
+        arguments: dict[str, Any] = {"num_classes": classes}
+        if self.image_size is not None:
+            arguments["img_size"] = self.image_size
+        overlay: dict[str, Any] = {}
+        if path and stored:
+            rows = stored.get("head.weight", (0,))[0]
+            overlay = {"file": str(path), "num_classes": rows, "source": "timm"}
+        model = self._create(arguments, overlay, seed)
+        if path and stored:
+            _check_names(model, stored, path, self.model)
+        settings: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+        mean, std = tuple(self.mean or settings["mean"]), tuple(self.std or settings["std"])
+        side = int(model.patch_embed.img_size[0])  # type: ignore[union-attr, index]
+        head_fits = classes == settings["num_classes"]
+        return Loaded(model, {"model": self.model, **arguments}, Preprocess(side, mean, std), head_fits)
+
+    def _create(self, arguments: dict[str, Any], overlay: dict[str, Any], seed: int) -> nn.Module:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "initial weights"))
+            try:
+                model: nn.Module = timm.create_model(
+                    self.model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments
+                )
+            except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, OSError, HfHubHTTPError) as error:
+                if overlay:
+                    raise ModelError(
+                        f"The weights in {overlay['file']} do not fit {self.model!r}: {_first_line(error)} "
+                        "Name the model that they belong to, or other weights."
+                    ) from error
+                raise ModelError(
+                    f"timm cannot load pretrained weights for {self.model!r} ({type(error).__name__}). Check the "
+                    "network, or set the base's weights to a local safetensors file."
+                ) from error
+        return model
+
+    def _local_file(self) -> Path | None:
+        """Return the local weights to use, if any."""
+        shelf = os.environ.get(WEIGHTS_VARIABLE)
+        folder = Path(shelf).expanduser() if shelf else None
+        if self.weights is None:
+            found = sorted(folder.glob(f"{self.model}.*safetensors")) if folder else []
+            return found[0] if found else None
+        places = [Path(self.weights).expanduser(), *([folder / self.weights] if folder else [])]
+        for place in places:
+            if place.is_file():
+                return place
+        raise ModelError(
+            f"There is no file {self.weights}. Set the base's weights to a safetensors file, or {WEIGHTS_VARIABLE} to "
+            "the folder that holds it."
+        )
+
+
+def _stored_sizes(path: Path) -> Sizes:
+    """Return name and size of each stored tensor, without reading them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as a safetensors file: {error}. Fetch it again.") from error
+
+
+def _check_names(model: nn.Module, stored: Sizes, path: Path, name: str) -> None:
+    """Refuse weights with other parameters than the model's; timm itself lets them pass where heads differ."""
+    heads = {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    wanted, there = set(model.state_dict()) - heads, set(stored) - heads
+    odd = sorted(wanted - there) or sorted(there - wanted)
+    if odd:
+        verb = "lack" if wanted - there else "have"
+        raise ModelError(
+            f"The weights in {path} belong to another architecture than {name!r}: they {verb} "
+            f"{odd[0]!r}. Name the model that they belong to, or other weights."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "mismatch" in line), lines[0] if lines else type(error).__name__)

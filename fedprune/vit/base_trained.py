@@ -1,0 +1,59 @@
+"""A pretrained base that is fine-tuned on the public pool, once, and then found in the cache."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock
+
+from fedprune.core.hashing import content_hash
+from fedprune.core.registry import register
+from fedprune.data.images import Dataset, Partition
+from fedprune.vit.base import Base, BaseSource, state_arrays
+from fedprune.vit.base_file import load_base, save_base
+from fedprune.vit.base_timm import TimmBase
+from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, train
+
+WEIGHTS = "base.safetensors"
+
+
+@register("base", "trained")
+@dataclass(frozen=True)
+class TrainedBase(BaseSource):
+    """A pretrained model, fine-tuned on the public pool alone; trained once, then taken from the cache.
+
+    Attributes:
+        source: The pretrained model.
+        recipe: How it is fine-tuned.
+    """
+
+    source: TimmBase = field(default_factory=lambda: TimmBase(model="vit_tiny_patch16_224", image_size=96))
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def load(
+        self,
+        dataset: Dataset,
+        partition: Partition,
+        cache: Path,
+        progress: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> Base:
+        """Return the fine-tuned base, after training it where the cache does not hold it.
+
+        Raises:
+            ModelError: the pretrained weights cannot be had.
+        """
+        loaded = self.source.fetch(len(dataset.classes), self.recipe.seed)
+        key = content_hash(
+            state_arrays(loaded.model), loaded.architecture, loaded.preprocess, self.recipe,
+            dataset.fingerprint, partition.pool, partition.validation,
+        )  # fmt: skip
+        folder = cache / "bases" / f"{dataset.name}-{self.source.model}-{key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # runs side by side: one trains, the others wait
+            if not (folder / WEIGHTS).exists():
+                pool = Labelled(dataset.train, partition.pool)
+                validation = Labelled(dataset.train, partition.validation)
+                train(loaded.model, loaded.preprocess, lambda _: pool, validation, self.recipe, folder, progress)
+                save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False)
+                (folder / CHECKPOINT).unlink()
+        return load_base(folder / WEIGHTS)
