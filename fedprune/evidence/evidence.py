@@ -85,10 +85,17 @@ class Evidence:
         if how == self.how:
             return self
         if how not in self._variants:
-            settings = {"precision": how.precision, "batch_size": how.batch_size, "device": how.device}
             self._variants[how] = Evidence(
-                self.base, self.images, self._cache, images_id=self._images_id, loss=loss, classes=classes, **settings
-            )  # type: ignore[arg-type]
+                self.base,
+                self.images,
+                self._cache,
+                images_id=self._images_id,
+                loss=loss,
+                classes=classes,
+                precision=how.precision,
+                batch_size=how.batch_size,
+                device=how.device,
+            )
         return self._variants[how]
 
     def prepare(self, indices: IntArray, statistics: Iterable[str] = ("taylor_abs",)) -> None:

@@ -6,6 +6,7 @@ before and after the branch (Block Influence, arXiv 2403.03853); `cka` is 1 - th
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def layer_similarities(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
         for branch in ("attn", "mlp"):
             other = "mlp" if branch == "attn" else "attn"
             states.append(_with_only(block, branch, other, states[-1]))
-        for before, after in zip(states[:-1], states[1:], strict=True):
+        for before, after in pairwise(states):
             before, after = before.float(), after.float()
             cosine.append(1 - functional.cosine_similarity(before, after, dim=2).mean(1))
             alignment.append(1 - _linear_cka(before, after))

@@ -117,9 +117,10 @@ def _measure_batch(
     rows: dict[str, Tensor] = {}
     gradients, activations = "gradient" in families, bool(set(_ACTIVATIONS) & set(families))
     if gradients or activations or "features" in families:
-        with torch.set_grad_enabled(gradients), taps(
-            model, shape, gradients=gradients, activations=activations
-        ) as reading:
+        with (
+            torch.set_grad_enabled(gradients),
+            taps(model, shape, gradients=gradients, activations=activations) as reading,
+        ):
             tokens = model.forward_features(pixels)
             rows["features"] = model.forward_head(tokens, pre_logits=True).detach()
             if gradients:

@@ -80,7 +80,7 @@ class Reading:
             parts += [
                 _total(attention, like),
                 _total(mlp, like),
-                v.unflatten(1, (shape.heads, shape.v)).sum(2),
+                v.reshape(len(v), shape.heads, shape.v).sum(2),
                 block.gates.get("qk", like.new_zeros(len(like), shape.heads * shape.qk)),
                 v,
                 block.gates.get("neurons", like.new_zeros(len(like), shape.neurons)),
@@ -101,13 +101,18 @@ class Reading:
         for block, shape in zip(self.blocks, self.shape.blocks, strict=True):
             empty = {
                 name: (like.new_zeros(len(like), width),) * 3
-                for name, width in (("v", shape.heads * shape.v), ("qk", shape.heads * shape.qk),
-                                    ("neurons", shape.neurons), ("attention", 1), ("mlp", 1))
+                for name, width in (
+                    ("v", shape.heads * shape.v),
+                    ("qk", shape.heads * shape.qk),
+                    ("neurons", shape.neurons),
+                    ("attention", 1),
+                    ("mlp", 1),
+                )
             }
             sizes = empty | block.sizes
             v = sizes["v"]
-            square = v[2].unflatten(1, (shape.heads, shape.v)).mean(2)
-            heads = (square.sqrt(), v[1].unflatten(1, (shape.heads, shape.v)).mean(2), square)
+            square = v[2].reshape(-1, shape.heads, shape.v).mean(2)
+            heads = (square.sqrt(), v[1].reshape(-1, shape.heads, shape.v).mean(2), square)
             for kind in range(3):
                 columns[kind] += [
                     _group(sizes["attention"])[kind], _group(sizes["mlp"])[kind], heads[kind],

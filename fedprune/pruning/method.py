@@ -1,6 +1,7 @@
 """What every pruning method is given and what it gives back."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedprune.core.random import stream_seed
@@ -43,6 +44,17 @@ class PruningTask:
 @dataclass(frozen=True)
 class Method(ABC):
     """An option of kind `method`: one file in this room."""
+
+    def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:  # noqa: B027
+        """Measure the evidence that many devices share in one pass, ahead of their `derive`.
+
+        Without this call each `derive` measures what it lacks; results are the same.
+
+        Args:
+            evidence: The score bank that the tasks will carry.
+            proxies: The devices' proxy sets.
+            pool: Indices of the whole public pool.
+        """
 
     @abstractmethod
     def derive(self, task: PruningTask) -> EdgeModel:

@@ -28,8 +28,9 @@ def make_model(seed: int = 0, distilled: bool = False, **options: Any) -> Any:
     sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 7}
     model = kind(**{**sizes, "mlp_ratio": 2.0, **options})
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        parameter.data += 0.15 * torch.randn(parameter.shape, generator=generator)
+    for name, parameter in model.named_parameters():
+        one = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        parameter.data = one + 0.25 * torch.randn(parameter.shape, generator=generator)
     return model.eval().requires_grad_(False)
 
 

@@ -79,7 +79,9 @@ def test_activations_are_those_of_the_modules():
     for handle in handles:
         handle.remove()
     families = ("activation", "activation_mean", "activation_square")
-    parts = measure(base.model, base.shape, base.preprocess, images, np.arange(5), families, Pass(precision="fp32", batch_size=5))
+    parts = measure(
+        base.model, base.shape, base.preprocess, images, np.arange(5), families, Pass(precision="fp32", batch_size=5)
+    )
     rows = next(iter(parts))[1]
     size, mean, square = (unpack(rows[family], base.shape).blocks[1] for family in families)
     np.testing.assert_allclose(size.neurons, seen["neurons"].abs().mean(1), rtol=1e-5)
