@@ -1,5 +1,6 @@
 """Read the shape of one of timm's vision transformers, and refuse by name what surgery does not cover."""
 
+import math
 from typing import Any
 
 from timm.layers.attention import Attention as TimmAttention
@@ -29,7 +30,7 @@ def read_shape(model: nn.Module) -> Shape:
     vit: Any = model
     _check_stem_and_head(vit)
     blocks = tuple(_read_block(vit, block, index) for index, block in enumerate(vit.blocks))
-    scales = {block.attn.scale for block in vit.blocks if block.attn is not None}
+    scales = {_scale(block.attn) for block in vit.blocks if block.attn is not None}
     _require(vit, len(scales) <= 1, "its blocks differ in softmax scale")
     prefix = int(vit.num_prefix_tokens)
     patches = int(vit.patch_embed.num_patches)
@@ -88,6 +89,11 @@ def _read_block(vit: Any, block: Any, index: int) -> BlockShape:
         _require(vit, _plain_mlp(mlp), f"the MLP of {where} is a {type(mlp).__name__} with extras")
         neurons = mlp.fc1.out_features
     return BlockShape(heads, qk, v, neurons)
+
+
+def _scale(attention: Any) -> float:
+    # timm leaves the scale to torch, which takes 1 / sqrt(width); width ** -0.5 may differ from it in the last bit
+    return attention.scale if isinstance(attention, Attention) else 1 / math.sqrt(attention.head_dim)
 
 
 def _plain_norm(norm: Any) -> bool:
