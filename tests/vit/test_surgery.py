@@ -52,7 +52,8 @@ def test_softmax_scale_stays_that_of_the_base():
     base = BASES["plain"]
     everything = Keep.everything(base.shape)
     narrow = replace(everything, blocks=tuple(replace(block, qk=block.qk[:, :2]) for block in everything.blocks))
-    assert {(block.attn.qk_dim, block.attn.scale) for block in cut(base, narrow).model.blocks} == {(2, 1 / math.sqrt(6))}
+    attentions = [block.attn for block in cut(base, narrow).model.blocks]
+    assert {(attention.qk_dim, attention.scale) for attention in attentions} == {(2, 1 / math.sqrt(6))}
 
 
 def test_base_is_untouched_and_shares_no_memory():
