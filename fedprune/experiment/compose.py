@@ -133,7 +133,10 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise ConfigError(f"{_first_sentence(error)}. Write overrides as key=value.") from error
+        raise ConfigError(f"{_first_sentence(error)}. Write settings as key=value.") from error
+    for override in parsed:
+        if not override.key_or_group:
+            raise ConfigError(f"{override.input_line!r} sets nothing. Write settings as key=value.")
     return parsed
 
 

@@ -36,7 +36,7 @@ class Features:
 
     kind: str = "cls"
     dimensions: int = 32
-    whiten: bool = False
+    whiten: bool = True
     anchors: int = 40
 
 

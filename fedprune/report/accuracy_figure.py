@@ -25,8 +25,8 @@ def draw_accuracy(record: Record) -> Path:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, (label, marker, colour) in MARKS.items():
-        edge = "tab:orange" if colour == "none" else colour
-        axes.scatter(kept, rates[name], marker=marker, facecolors=colour, edgecolors=edge, label=label, s=42)
+        edge = {"edgecolors": "tab:orange"} if colour == "none" else {}
+        axes.scatter(kept, rates[name], marker=marker, facecolors=colour, label=label, s=42, **edge)
     axes.set(
         xlabel="parameters kept (% of the base)",
         ylabel="accuracy on private test images (%)",

@@ -10,7 +10,7 @@ from fedprune.report.accuracy_figure import draw_accuracy
 
 LABELS = {
     "base": "base",
-    "subclassifier": "base + sub-classifier",
+    "subclassifier": "+ sub-classifier",
     "edge": "edge model",
     "oracle": "oracle proxy set",
 }
