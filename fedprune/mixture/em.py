@@ -16,15 +16,16 @@ def fit_em(points: FloatArray, components: int, covariance: str, added_variance:
 
     Args:
         points: (n, d)
-        components: K, lowered to n where there are fewer points.
+        components: K, lowered to the number of distinct points.
         covariance: scikit-learn's covariance type.
         added_variance: Added to every variance (scikit-learn's `reg_covar`).
         seed: Of the k-means start.
     """
+    distinct = len(np.unique(points, axis=0))  # more components than that would be empty
     if len(points) == 1:  # scikit-learn asks for two; the moments are the same
         points = np.repeat(points, 2, axis=0)
     model = GaussianMixture(
-        n_components=min(components, len(points)),
+        n_components=min(components, distinct),
         covariance_type=covariance,
         reg_covar=added_variance,
         max_iter=200,
@@ -32,7 +33,7 @@ def fit_em(points: FloatArray, components: int, covariance: str, added_variance:
     )
     # One thread: results do not depend on the machine's cores, and many small fits run faster.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # too few distinct points; the fit still holds
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last step was small all the same
         model.fit(points)
     return Mixture(model.weights_, model.means_, model.covariances_, covariance)
 

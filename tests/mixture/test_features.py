@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedprune.core.errors import ConfigError
+from fedprune.data.images import ArrayImages
+from fedprune.mixture.features import cached_extract, extract
+from fedprune.vit.base import Base, Preprocess
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    import timm  # after fedprune.vit, which declares operators that its import needs
+
+    torch.manual_seed(0)
+    model = timm.create_model("deit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=48, depth=3, num_classes=5)
+    return Base.of(model, Preprocess(16, (0.5,) * 3, (0.5,) * 3))
+
+
+@pytest.fixture(scope="module")
+def images() -> ArrayImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3)).astype(np.uint8)
+    return ArrayImages(pixels, np.zeros(20, dtype=np.int64))
+
+
+def test_class_token_is_what_the_head_reads(base: Base, images: ArrayImages) -> None:
+    indices = np.array([4, 1, 7])
+    features = extract(base, images, indices, precision="fp32")
+    logits = base.model(base.preprocess(images.read(indices)))
+    np.testing.assert_allclose(base.model.head(torch.from_numpy(features)), logits, atol=1e-5)
+
+
+def test_last_layer_is_the_class_token_and_other_kinds_differ(base: Base, images: ArrayImages) -> None:
+    indices = np.arange(6)
+    token = extract(base, images, indices, precision="fp32")
+    np.testing.assert_allclose(extract(base, images, indices, "layer-2", precision="fp32"), token, atol=1e-5)
+    patches = base.model.forward_features(base.preprocess(images.read(indices)))[:, 1:].mean(dim=1)
+    np.testing.assert_allclose(extract(base, images, indices, "mean", precision="fp32"), patches, atol=1e-5)
+    assert np.abs(extract(base, images, indices, "layer-0", precision="fp32") - token).max() > 0.01
+
+
+def test_batches_and_empty_sets(base: Base, images: ArrayImages) -> None:
+    whole = extract(base, images, np.arange(20), precision="fp32")
+    parts = extract(base, images, np.arange(20), batch_size=7, precision="fp32")
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    assert extract(base, images, np.arange(0)).shape == (0, 48)
+
+
+def test_unknown_kinds_are_refused(base: Base, images: ArrayImages) -> None:
+    for kind in ("pixels", "layer-3", "layer-x"):
+        with pytest.raises(ConfigError, match=kind):
+            extract(base, images, np.arange(2), kind)
+
+
+def test_cache_is_read_verified_and_made_again(base: Base, images: ArrayImages, tmp_path: Path) -> None:
+    indices = np.arange(8)
+    first = cached_extract(base, images, "train", indices, tmp_path)
+    (file,) = (tmp_path / "features").iterdir()
+    written = file.stat().st_mtime_ns
+    np.testing.assert_array_equal(cached_extract(base, images, "train", indices, tmp_path), first)
+    assert file.stat().st_mtime_ns == written
+    damaged = bytearray(file.read_bytes())
+    damaged[200] ^= 1
+    file.write_bytes(bytes(damaged))
+    np.testing.assert_array_equal(cached_extract(base, images, "train", indices, tmp_path), first)
+    assert file.stat().st_mtime_ns != written
+    cached_extract(base, images, "train", indices[:4], tmp_path)
+    assert len(list((tmp_path / "features").iterdir())) == 2
