@@ -1,0 +1,175 @@
+"""NViT: squared Taylor importance of coupled groups, brought to one scale, pruned step by step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.core.random import stream
+from fedprune.core.registry import register
+from fedprune.data.images import IntArray
+from fedprune.devices.groups import Floors
+from fedprune.devices.latency import LatencyModel
+from fedprune.devices.search import keep_within
+from fedprune.evidence.evidence import Evidence
+from fedprune.evidence.measure import Pass, measure
+from fedprune.pruning.importance import unit_costs
+from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.reestimation import removal_steps, units_kept
+from fedprune.pruning.scales import kind_of, layers_of, places_of
+from fedprune.pruning.tap import derive_by_scores
+from fedprune.vit.shape import Shape
+from fedprune.vit.surgery import EdgeModel, cut
+from fedprune.vit.units import row_length, unpack
+
+FloatArray = NDArray[np.float64]
+PARITY = {"embed": 12.0, "heads": 6.0, "qk": 2.0, "v": 2.0, "neurons": 1.0}
+
+
+@dataclass(frozen=True)
+class GroupSizes:
+    """How many units of a kind are weighed together; the paper's, for DeiT-Base."""
+
+    embed: int = 16
+    heads: int = 2
+    qk: int = 8
+    v: int = 8
+    neurons: int = 16
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise ValueError("The group sizes must be at least 1.")
+
+
+@register("method", "nvit")
+@dataclass(frozen=True)
+class NViT(Method):
+    """Squared Taylor sums over coupled structures, ranked globally, removed in steps.
+
+    From NViT (CVPR 2023, arXiv 2110.04869): `I_S = E_batch (sum_{s in S} w_s dL/dw_s)^2`; before squaring, sums are
+    divided by 12 (embedding), 6 (head), 2 (query-key, value), 1 (neuron); query-key and value dimensions are aligned
+    over the heads of a block; units are sorted and weighed in groups whose scores add up; importances are averaged over
+    steps with momentum 0.9; each is lowered by what its removal saves in latency. The sums over weights are read from
+    gate gradients, to which they are equal: `sum_j w[j] dL/dw[j] = sum_t a[t] dL/da[t]`.
+    Ours: weights are not trained between steps (every method gets the same recovery afterwards); a batch is one image,
+    because the proxy set would be a single batch of the paper's 128 and signs cancel; an embedding dimension is
+    scored by what writes it, not also by what reads it; a step removes a share of the base instead of two groups; the
+    latency term is relative and off without a latency model; the last group may be split to meet the budget.
+
+    Attributes:
+        groups: Units weighed together.
+        batch_size: Images whose gradients are averaged before squaring.
+        step: Share of the base whose removal ends a step, after which scores are measured again; 0 measures once.
+        momentum: Of the average over steps.
+        latency_weight: Weight of the latency saving, relative to the mean importance (the paper's lambda is 5e-4 in its
+            own units).
+        latency: The device's latency model, where latency counts.
+        dimensions: Which dimensions shrink.
+        floors: What always stays.
+        align: Widths become multiples of this number.
+    """
+
+    groups: GroupSizes = field(default_factory=GroupSizes)
+    batch_size: int = 1
+    step: float = 0.2
+    momentum: float = 0.9
+    latency_weight: float = 0.1
+    latency: LatencyModel | None = None
+    dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
+    floors: Floors = field(default_factory=Floors)
+    align: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        if not 0 <= self.step < 1 or not 0 <= self.momentum < 1:
+            raise ValueError("step and momentum are shares, from 0 to below 1.")
+
+    def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
+        """Measure the union of all proxy sets in one pass; what follows the first step is each device's own."""
+        evidence.prepare(np.concatenate(list(proxies)), ("taylor",))
+
+    def derive(self, task: PruningTask) -> EdgeModel:
+        """Score, remove a step, score again, until the budget is met.
+
+        Raises:
+            BudgetError: no legal model is small enough.
+        """
+        shape = task.base.shape
+        importance = self._importance(task.evidence.rows("taylor", task.proxy), task)
+        for budget in removal_steps(shape, task.budget, self.step):
+            keep = keep_within(
+                shape, unpack(self._scores(importance, shape), shape), budget,
+                dimensions=self.dimensions, floors=self.floors, align=self.align,
+            )  # fmt: skip
+            rows, there = gradients_on(task, cut(task.base, keep))
+            fresh = self._importance(rows, task)
+            importance = self.momentum * importance + (1 - self.momentum) * fresh
+            importance[np.setdiff1d(np.arange(len(fresh)), there)] = -np.inf
+        return derive_by_scores(task, self._scores(importance, shape), self.dimensions, self.floors, self.align)
+
+    def _importance(self, rows: NDArray[np.floating], task: PruningTask) -> FloatArray:
+        """Return each unit's importance from rows (images, units) of gate gradients."""
+        order = stream(task.seed, "nvit batches").permutation(len(rows))
+        batches = np.array_split(order, max(1, len(rows) // self.batch_size))
+        means = np.stack([rows[batch].mean(0) for batch in batches]).astype(np.float64)
+        return np.asarray((structure_sums(means, task.base.shape) ** 2).mean(0))
+
+    def _scores(self, importance: FloatArray, shape: Shape) -> FloatArray:
+        """Lower importances by the latency that they cost, and add them up over groups."""
+        scores = importance
+        if self.latency is not None:
+            savings = unit_savings(shape, self.latency)
+            alive = np.isfinite(importance)
+            scores = importance - self.latency_weight * importance[alive].mean() * savings / savings.mean()
+        result = scores.copy()
+        for kind, size in vars(self.groups).items():
+            for group in layers_of(shape, kind) if kind != "heads" else [kind_of(shape, kind)]:
+                alive = group[np.isfinite(scores[group])]
+                result[alive] = chunk_sums(scores[alive], size)
+        return result
+
+
+def structure_sums(gates: FloatArray, shape: Shape) -> FloatArray:
+    """Turn gate gradients (..., units) into NViT's sums over coupled weights, divided for parity."""
+    units, result = unpack(gates, shape), np.zeros_like(gates)
+    places = places_of(shape)
+    result[..., places.embed] = units.embed / PARITY["embed"]
+    for block, place in zip(units.blocks, places.blocks, strict=True):
+        # The gate of a key dimension has the derivative of its query's: only their product enters the logits.
+        heads = 2 * block.qk.sum(-1) + block.v.sum(-1)
+        result[..., place.heads] = heads / PARITY["heads"]
+        result[..., place.qk] = block.qk.sum(-2, keepdims=True) / PARITY["qk"]
+        result[..., place.v] = block.v.sum(-2, keepdims=True) / PARITY["v"]
+        result[..., place.neurons] = block.neurons / PARITY["neurons"]
+    return result
+
+
+def chunk_sums(scores: FloatArray, size: int) -> FloatArray:
+    """Give each unit the summed score of its chunk of `size` neighbours in rising order."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.arange(0, len(scores), size)
+    sums = np.add.reduceat(scores[order], starts) if len(scores) else scores
+    result = np.empty_like(scores)
+    result[order] = np.repeat(sums, np.diff(np.append(starts, len(scores))))
+    return result
+
+
+def unit_savings(shape: Shape, latency: LatencyModel) -> FloatArray:
+    """Return the seconds that the removal of each single unit saves."""
+    savings = latency.mac * unit_costs(shape, "macs")
+    for block in places_of(shape).blocks:
+        savings[block.neurons] += latency.activation * shape.tokens
+        savings[block.heads] += latency.score * shape.tokens**2
+    return np.maximum(savings, np.finfo(float).tiny)
+
+
+def gradients_on(task: PruningTask, edge: EdgeModel) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return gate gradients (images, base units) measured on an edge model, and the places that it still has."""
+    how: Pass = task.evidence.how
+    batches = measure(edge.model, edge.shape, edge.preprocess, task.images, task.proxy, ("gradient",), how)
+    there = units_kept(task.base.shape, edge.keep)
+    rows = np.zeros((len(task.proxy), row_length(task.base.shape)))
+    rows[:, there] = np.concatenate([part["gradient"] for _, part in batches])
+    return rows, there
