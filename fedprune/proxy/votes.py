@@ -23,7 +23,7 @@ class VotesSelector(Selector):
         """Fill the cells; a cell with too few pool images leaves places to the best log-ratios."""
         centres = task.space.centroids.means
         cell_of_component = pairwise_distances_argmin(task.mixture.means, centres)
-        mass = np.bincount(cell_of_component, task.mixture.weights, len(centres))
+        mass = np.bincount(cell_of_component, task.mixture.weights, len(centres)).astype(np.float64)
         cells = np.flatnonzero(mass)
         inside = pairwise_distances_argmin(task.points, centres)[:, None] == cells
         scores = np.where(inside, task.generator().random((len(task.points), 1)), -np.inf)
