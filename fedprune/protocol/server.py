@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprune.core.random import stream_seed
+from fedprune.core.random import stream, stream_seed
 from fedprune.data.images import IntArray
 from fedprune.evidence.evidence import Evidence
 from fedprune.mixture.mixture import FeatureSpace
@@ -98,8 +98,10 @@ class Server:
         return self.options.selector.select(task)
 
     def oracle_proxy(self, device: int) -> IntArray:
-        """Return the device's own training images as a proxy set: possible in a simulation only."""
-        return self.world.shard(device).train[: self.options.proxy_size]
+        """Return as many of the device's own training images as a proxy set has: possible in a simulation only."""
+        own = self.world.shard(device).train
+        order = stream(self.world.setup.seed, "oracle", device).permutation(len(own))
+        return np.sort(own[order[: self.options.proxy_size]])
 
     def prepare(self, proxies: Sequence[IntArray]) -> None:
         """Compute the evidence that the method reads of all these proxy sets, in one pass."""
