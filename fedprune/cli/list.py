@@ -16,18 +16,24 @@ KINDS = {
     "attacks": "attack",
     "engines": "engine",
 }
+STUDIES = {"tables": "table", "figures": "figure"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("kind", choices=list(KINDS), help="what to list")
+    parser.add_argument("kind", choices=[*KINDS, *STUDIES], help="what to list")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the names, one a line with one sentence."""
-    from fedprune.experiment.options import describe
+    if arguments.kind in STUDIES:
+        from fedprune.experiment.names import study_names
 
-    options = describe(KINDS[arguments.kind])
+        options = study_names(STUDIES[arguments.kind])
+    else:
+        from fedprune.experiment.options import describe
+
+        options = describe(KINDS[arguments.kind])
     width = max(map(len, options), default=0)
     for name, sentence in options.items():
         print(f"{name:<{width}}  {sentence}")

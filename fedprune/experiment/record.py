@@ -118,4 +118,9 @@ def find_run(name: str, runs: Path) -> Path:
 
 def note_failure(folder: Path, error: BaseException) -> None:
     """Leave a word in the run's folder on why it did not finish."""
-    write_text(folder / "failure.txt", f"{type(error).__name__}: {error}\n")
+    note_reason(folder, f"{type(error).__name__}: {error}")
+
+
+def note_reason(folder: Path, reason: str) -> None:
+    """The same for a run whose process can no longer say it itself."""
+    write_text(folder / "failure.txt", f"{reason}\n")

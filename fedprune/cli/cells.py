@@ -1,0 +1,80 @@
+"""Show where planned cells stand, and run what is missing: shared by the commands `sweep`, `table` and `figure`."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedprune.cli.progress import console
+from fedprune.experiment.campaign import launch, run_cells
+from fedprune.experiment.status import STATES, CellStatus, seconds_left, status_of
+from fedprune.experiment.sweep import Cell, Sweep
+from fedprune.experiment.worker import Outcome
+
+
+def show_status(sweep: Sweep, in_full: bool) -> list[CellStatus]:
+    """Print how many cells stand where and the time left; with `in_full`, a line a cell."""
+    statuses = status_of(sweep.cells)
+    counts = Counter(status.state for status in statuses)
+    if in_full:
+        console.print(_cell_table(statuses))
+    words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    removed = f" ({sweep.duplicates} duplicates removed)" if sweep.duplicates else ""
+    console.print(f"{sweep.name}: {len(statuses)} cells{removed}: {words}", highlight=False, soft_wrap=True)
+    if counts["done"] < len(statuses):
+        left = seconds_left(statuses)
+        console.print(f"estimated time left: {_duration(left)}, one cell after the other", highlight=False)
+    for status in statuses:
+        if status.state == "failed":
+            console.print(f"failed: {status.cell.config.title()}: {status.reason}", highlight=False, markup=False)
+    return statuses
+
+
+def run_missing(sweep: Sweep, arguments: argparse.Namespace) -> int:
+    """Run all cells that are not done; returns how many are still not done at the end."""
+    waiting = [status.cell for status in status_of(sweep.cells) if status.state != "done"]
+    if waiting:
+        runs = Path(waiting[0].config.runs)
+        if arguments.launcher:
+            launch(waiting, arguments.launcher, runs / ".sweeps" / sweep.name, arguments.launcher_setting)
+        else:
+            _run_here(waiting, arguments.workers, runs / ".sweeps" / sweep.name)
+    return sum(status.state != "done" for status in status_of(sweep.cells))
+
+
+def _run_here(cells: Sequence[Cell], workers: int, logs: Path) -> None:
+    columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("cells", total=len(cells))
+
+        def told(cell: Cell, outcome: Outcome) -> None:
+            progress.advance(task)
+            how = f"{outcome.seconds:.1f} s" if outcome.status == "done" else outcome.reason
+            line = f"{outcome.status}: {cell.config.title()}  {how}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        run_cells(cells, told, workers, logs)
+
+
+def _cell_table(statuses: Sequence[CellStatus]) -> Table:
+    axes = list(statuses[0].cell.labels) if statuses else []
+    table = Table()
+    for header in (*axes, "run", "state", "seconds"):
+        table.add_column(header)
+    for status in statuses:
+        cell = status.cell
+        state = f"{status.state} ({status.devices} devices)" if status.devices else status.state
+        seconds = "" if status.seconds is None else f"{status.seconds:.1f}"
+        table.add_row(*(cell.labels.get(axis, "") for axis in axes), cell.config.identity(), state, seconds)
+    return table
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown until one cell is done"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

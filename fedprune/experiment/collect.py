@@ -1,0 +1,80 @@
+"""From planned cells to tidy rows: what is missing stays in the table as missing, whatever lies in a folder."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from fedprune.core.errors import ConfigError
+from fedprune.experiment.metrics import Metric, device_values
+from fedprune.experiment.record import Record, is_finished, read_record
+from fedprune.experiment.sweep import Cell
+
+COLUMNS = ("row", "column", "metric", "seed", "value", "measured", "devices", "run", "digest")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number that a table wants of one run.
+
+    Attributes:
+        row: Label of the table's row.
+        column: Label of the table's column.
+        metric: What is read.
+        cell: The run.
+        only: Which devices count, as patterns by column of `devices.parquet`; a leading `not ` turns one round.
+    """
+
+    row: str
+    column: str
+    metric: Metric
+    cell: Cell
+    only: Mapping[str, str] = field(default_factory=dict)
+
+
+def collect(readings: Iterable[Reading]) -> pd.DataFrame:
+    """Read every number; returns one row a reading, `value` NaN where the run is not finished."""
+    records: dict[str, Record | None] = {}
+    rows = []
+    for reading in readings:
+        folder = reading.cell.folder
+        if str(folder) not in records:
+            records[str(folder)] = read_record(folder) if is_finished(folder) else None
+        rows.append(_read(reading, records[str(folder)]))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    repeated = frame.duplicated(["row", "column", "metric", "seed"])
+    if repeated.any():
+        where = frame[repeated].iloc[0]
+        raise ConfigError(
+            f"The cell {where['row']!r} x {where['column']!r} is planned twice for seed {where['seed']}. "
+            "Give each row and each column settings of its own."
+        )
+    return frame
+
+
+def _read(reading: Reading, record: Record | None) -> dict[str, object]:
+    config = reading.cell.config
+    row: dict[str, object] = {
+        "row": reading.row,
+        "column": reading.column,
+        "metric": reading.metric.name,
+        "seed": config.seed,
+        "value": math.nan,
+        "measured": 0,
+        "devices": 0,
+        "run": config.identity(),
+        "digest": "",
+    }
+    if record is None:
+        return row
+    values = device_values(reading.metric, record, reading.only)
+    known = values.dropna()
+    row |= {"measured": len(known), "devices": len(values), "digest": record.digest}
+    row["value"] = reading.metric.reduce(known) if len(known) else math.nan
+    return row
+
+
+def missing(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without a value."""
+    return frame[frame["value"].isna()]

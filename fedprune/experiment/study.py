@@ -1,0 +1,221 @@
+"""A study: one table or figure as a file, `experiments/<paper>/<name>.yaml`.
+
+It names what all runs share, what each row and each column changes, the seeds of each scale, what is read of every
+run, and the published values beside it. From it follow the planned cells, before anything runs.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedprune.core.errors import ConfigError
+from fedprune.core.registry import build
+from fedprune.experiment.collect import Reading
+from fedprune.experiment.metrics import metric
+from fedprune.experiment.names import read_yaml, study_folder, study_names
+from fedprune.experiment.sweep import Cell, Settings, Sweep, configure, without_duplicates
+
+KINDS = ("table", "figure")
+# The tiny version of any study: it shows that the study runs, its numbers mean nothing.
+SMOKE: Settings = {
+    "partition.devices": 2,
+    "partition.max_train": 60,
+    "partition.max_test": 40,
+    "proxy_size": 24,
+    "features.anchors": 8,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row or a column.
+
+    Attributes:
+        label: Its head.
+        settings: What it changes in every run.
+        metric: What is read there in place of the study's own metric.
+        only: Which devices count there; see `collect.Reading`.
+        scales: The scales at which it exists; empty means all.
+        x: Its place on a figure's axis.
+        reference: Whether it is a mark to compare with, and not a competitor for the best value.
+    """
+
+    label: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    only: dict[str, str] = field(default_factory=dict)
+    scales: tuple[str, ...] = ()
+    x: float | None = None
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size at which a study runs.
+
+    Attributes:
+        seeds: Number of seeds, from 0 on.
+        settings: What all runs of this scale share.
+        note: What a reader should know about it.
+    """
+
+    seeds: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError("seeds must be at least 1")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper prints for the same cells.
+
+    Attributes:
+        source: Paper, version and table.
+        tolerance: How far our mean may lie from a published value to count as inside, in the metric's unit.
+        incomparable: For each scale at which our numbers cannot be compared, the reason.
+        values: Published value by row and column.
+    """
+
+    source: str
+    tolerance: float
+    incomparable: dict[str, str] = field(default_factory=dict)
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.source.strip() or self.tolerance <= 0:
+            raise ValueError("published values need a source and a tolerance above 0")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One table or figure of a paper.
+
+    Attributes:
+        name: `<paper>/<file>`.
+        kind: `table` or `figure`.
+        title: What it shows, in one line.
+        caption: What a reader needs to know to read it.
+        scales: The sizes at which it runs.
+        rows: Rows of a table, lines of a figure.
+        columns: Columns of a table, places on a figure's axis.
+        metric: What is read of every run.
+        x_metric: What is read for a figure's horizontal axis, where that is measured too.
+        settings: What all runs share.
+        published: The paper's own values.
+        drawing: How a figure is drawn: its `kind` and what that kind needs.
+    """
+
+    name: str
+    kind: str
+    title: str
+    scales: dict[str, Scale]
+    rows: tuple[Line, ...] = ()
+    columns: tuple[Line, ...] = ()
+    metric: str = "edge_accuracy"
+    x_metric: str | None = None
+    caption: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    published: Published | None = None
+    drawing: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; use {' or '.join(KINDS)}")
+        for what, lines in (("row", self.rows), ("column", self.columns)):
+            labels = [line.label for line in lines]
+            if repeated := [label for label in labels if labels.count(label) > 1]:
+                raise ValueError(f"the {what} {repeated[0]!r} stands twice")
+        for row, values in (self.published.values if self.published else {}).items():
+            if row not in {line.label for line in self.rows}:
+                raise ValueError(f"published values name the row {row!r}, which is not there")
+            if unknown := set(values) - {line.label for line in self.columns}:
+                raise ValueError(f"published values name the column {unknown.pop()!r}, which is not there")
+
+    def scale(self, name: str) -> Scale:
+        """Return one of the study's scales.
+
+        Raises:
+            ConfigError: it does not run at that scale.
+        """
+        if name not in self.scales:
+            raise ConfigError(f"{self.name} has no scale {name!r}. It has: {', '.join(self.scales)}.")
+        return self.scales[name]
+
+    def lines(self, scale: str) -> tuple[list[Line], list[Line]]:
+        """Return the rows and columns that exist at a scale."""
+        rows, columns = ([line for line in lines if not line.scales or scale in line.scales] for lines in self._both())
+        return rows, columns
+
+    def readings(
+        self, scale: str, seeds: Sequence[int] | None = None, smoke: bool = False, extra: Sequence[str] = ()
+    ) -> list[Reading]:
+        """Plan every number: rows x columns x seeds.
+
+        Args:
+            scale: Which of the study's scales.
+            seeds: Seeds in place of the scale's own.
+            smoke: Whether to plan the tiny version.
+            extra: Overrides for all runs.
+
+        Raises:
+            ConfigError: a configuration is wrong.
+        """
+        chosen = self.scale(scale)
+        common = {"scale": scale, **self.settings, **chosen.settings, **(SMOKE if smoke else {})}
+        rows, columns = self.lines(scale)
+        planned: list[Reading] = []
+        for row in rows:
+            for column in columns:
+                wanted = [row.metric or column.metric or self.metric, *([self.x_metric] if self.x_metric else [])]
+                for seed in range(chosen.seeds) if seeds is None else seeds:
+                    settings = {**common, **column.settings, **row.settings, "seed": seed}
+                    labels = {"row": row.label, "column": column.label, "seed": str(seed)}
+                    cell = Cell(labels, configure(settings, extra))
+                    only = {**column.only, **row.only}
+                    planned += [Reading(row.label, column.label, metric(name), cell, only) for name in wanted]
+        return planned
+
+    def _both(self) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
+        return self.rows, self.columns or (Line(metric(self.metric).label),)
+
+
+def cells_of(name: str, readings: Sequence[Reading]) -> Sweep:
+    """Return the runs behind the readings, each once."""
+    return without_duplicates(name, [reading.cell for reading in readings])
+
+
+def read_study(name: str) -> Study:
+    """Read a study by its name or path.
+
+    Raises:
+        ConfigError: there is none, or its file is wrong.
+    """
+    paths = [path for path in (Path(name), study_folder() / f"{name}.yaml") if path.is_file()]
+    if not paths:
+        raise ConfigError(f"There is no study {name!r}. There are: {', '.join(study_names())}.")
+    path = paths[0]
+    values = read_yaml(path, _KEYS)
+    if absent := [key for key in ("kind", "title", "scales") if key not in values]:
+        raise ConfigError(f"{path} has no {absent[0]!r}.")
+    built: dict[str, Any] = {**values, "name": f"{path.parent.name}/{path.stem}"}
+    built["scales"] = {
+        str(scale): build(Scale, options or {}, where=f"{path}, scale {scale}")
+        for scale, options in values["scales"].items()
+    }
+    if values.get("published"):
+        built["published"] = build(Published, values["published"], where=f"{path}, published")
+    return build(Study, built, where=str(path))
+
+
+_KEYS = {field.name for field in dataclasses.fields(Study)} - {"name"}
+
+
+def published_value(study: Study, row: str, column: str) -> float | None:
+    """Return what the paper prints for a cell, if anything."""
+    values: Mapping[str, Mapping[str, float]] = study.published.values if study.published else {}
+    return values.get(row, {}).get(column)

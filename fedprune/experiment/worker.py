@@ -1,0 +1,131 @@
+"""A child process that runs cells one after the other, so that whatever kills it costs one cell only.
+
+`python -m fedprune.experiment.worker` reads one configuration a line as JSON and answers with one outcome a line.
+Cells that one worker runs share the data, the base and the caches that it has loaded.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from fedprune.core.errors import FedpruneError
+from fedprune.experiment.compose import register_options
+from fedprune.experiment.config import RunConfig
+from fedprune.experiment.record import note_failure, note_reason
+from fedprune.experiment.run import execute
+from fedprune.experiment.sweep import Cell
+from fedprune.protocol.observer import Observer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended.
+
+    Attributes:
+        status: `done`, `failed` (it raised) or `killed` (its process died).
+        reason: Why, where it is not done.
+        seconds: What the run took.
+    """
+
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Worker:
+    """The parent's end of one child process; a new child is started when the last one has died.
+
+    Attributes:
+        log: File that takes whatever the child prints.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()  # the child ends when it has nothing more to read
+            if kind is not None:
+                self._child.terminate()
+            self._child.wait()
+
+    @property
+    def process_id(self) -> int | None:
+        """Process id of the child, where there is one."""
+        return self._child.pid if self._child is not None else None
+
+    def run(self, cell: Cell) -> Outcome:
+        """Run one cell to its end and leave a word in its folder if it did not finish."""
+        child = self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(json.dumps(cell.config.to_dict()) + "\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return Outcome(**json.loads(answer))
+        outcome = Outcome("killed", _how_it_died(child.wait()))
+        self._child = None
+        note_reason(cell.folder, outcome.reason)
+        return outcome
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self._child is None or self._child.poll() is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as log:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-m", "fedprune.experiment.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+        return self._child
+
+
+def _how_it_died(code: int) -> str:
+    if code < 0:
+        return f"Its process was killed by {signal.Signals(-code).name}; the memory may have been full."
+    return f"Its process ended with code {code}; the sweep's log has the last lines it printed."
+
+
+def main() -> None:
+    """Serve configurations from standard input until it is closed."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints goes to the log, never among the answers
+    register_options()
+    for line in sys.stdin:
+        answers.write(json.dumps(asdict(_run(line))) + "\n")
+        answers.flush()
+
+
+def _run(line: str) -> Outcome:
+    config = RunConfig.from_dict(json.loads(line))
+    try:
+        record = execute(config, Observer())
+    except FedpruneError as error:
+        return Outcome("failed", str(error))
+    except Exception as error:  # a fault of ours: the other cells go on, and the log has the traceback
+        traceback.print_exc()
+        note_failure(Path(config.runs) / config.title(), error)
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+    return Outcome("done", seconds=float(record.values["seconds"]))
+
+
+if __name__ == "__main__":
+    main()

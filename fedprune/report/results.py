@@ -1,0 +1,100 @@
+"""What goes into `results/`: tidy numbers, the rendered table or figure, and a manifest of where they come from."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedprune.core.files import write_atomic, write_json, write_text
+from fedprune.experiment.record import is_finished, read_record
+from fedprune.experiment.study import Study
+from fedprune.experiment.sweep import Sweep
+from fedprune.report.render import latex, markdown
+from fedprune.report.table import Table, build_table, summary_rows
+
+
+def folder_of(results: Path, study: Study, scale: str) -> Path:
+    """Return the folder of a study's paper and scale."""
+    return results / study.name.split("/")[0] / scale
+
+
+def stem_of(study: Study) -> str:
+    """Return the name of a study's files."""
+    return study.name.split("/")[-1]
+
+
+def write_table(results: Path, table: Table, tidy: pd.DataFrame, sweep: Sweep) -> list[Path]:
+    """Write tidy rows, the summary, markdown and LaTeX, and note the runs in the manifest; returns the paths."""
+    folder, stem = folder_of(results, table.study, table.scale), stem_of(table.study)
+    write_csv(folder / f"{stem}.csv", tidy)
+    write_csv(folder / f"{stem}.summary.csv", summary_rows(table))
+    write_text(folder / f"{stem}.md", markdown(table))
+    write_text(folder / f"{stem}.tex", latex(table))
+    note_runs(folder, stem, sweep)
+    return [folder / f"{stem}.{ending}" for ending in ("csv", "summary.csv", "md", "tex")]
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as CSV; floats keep every digit."""
+    write_atomic(path, lambda temporary: frame.to_csv(temporary, index=False, lineterminator="\n"))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read tidy rows back as they were written."""
+    text = {"row": str, "column": str, "metric": str, "run": str, "digest": str}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})
+
+
+def table_from_csv(study: Study, scale: str, path: Path) -> Table:
+    """Build a table again from its committed tidy rows."""
+    return build_table(study, scale, read_csv(path))
+
+
+def note_runs(folder: Path, stem: str, sweep: Sweep) -> None:
+    """Write down in `manifest.json` which runs a table or figure comes from, on what machine, how long they took."""
+    path = folder / "manifest.json"
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    records = [read_record(cell.folder) for cell in sweep.cells if is_finished(cell.folder)]
+    manifest[stem] = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "planned_runs": len(sweep.cells),
+        "run_seconds": round(sum(float(record.values["seconds"]) for record in records), 1),
+        "hardware": hardware(),
+        "versions": _distinct(record.values["versions"] for record in records),
+        "runs": {str(record.values["run"]): record.digest for record in records},
+    }
+    write_json(path, dict(sorted(manifest.items())))
+
+
+def commit() -> str:
+    """Return the commit of the working tree, with `+changes` where it has uncommitted ones; empty outside of git."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def hardware() -> str:
+    """Describe this machine in a line."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in (Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else [])
+        if line.startswith("model name")
+    ]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _distinct(values: Iterable[Any]) -> Any:
+    unique = list({json.dumps(value, sort_keys=True): value for value in values}.values())
+    return unique[0] if len(unique) == 1 else unique

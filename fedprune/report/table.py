@@ -1,0 +1,175 @@
+"""A table as numbers: one estimate a cell, the best of each column, what the paper prints beside it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fedprune.experiment.metrics import Metric, metric
+from fedprune.experiment.statistics import Estimate, Seeded, estimate, tied
+from fedprune.experiment.study import Study, published_value
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell.
+
+    Attributes:
+        metric: What it shows.
+        estimate: Over seeds.
+        planned: Seeds that were planned.
+        unmeasured: Devices, over all seeds, without the number.
+        best: Whether it is the best of its column, or tied with it by the paired 95 % interval.
+        second: Whether it is the best of the others.
+    """
+
+    metric: Metric
+    estimate: Estimate
+    planned: int
+    unmeasured: int
+    best: bool = False
+    second: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned seed gave a number."""
+        return self.estimate.seeds == self.planned > 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published number beside ours.
+
+    Attributes:
+        row: Label of the row.
+        column: Label of the column.
+        paper: What the paper prints.
+        cell: Ours.
+        verdict: `inside` or `outside` the tolerance, `missing`, or `not comparable`.
+        reason: Why it is not comparable.
+    """
+
+    row: str
+    column: str
+    paper: float
+    cell: TableCell
+    verdict: str
+    reason: str = ""
+
+    @property
+    def difference(self) -> float:
+        """Ours less the paper's; NaN where ours is not complete."""
+        return self.cell.estimate.mean - self.paper if self.cell.complete else math.nan
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be written in any format.
+
+    Attributes:
+        study: What it is a table of.
+        scale: At which scale.
+        rows: Heads of the rows.
+        columns: Heads of the columns.
+        cells: Cell by row and column.
+        comparisons: Published numbers beside ours.
+    """
+
+    study: Study
+    scale: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: dict[tuple[str, str], TableCell]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def missing(self) -> int:
+        """Number of incomplete cells."""
+        return sum(not cell.complete for cell in self.cells.values())
+
+
+def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
+    """Build a study's table from tidy rows (see `experiment.collect`); order and labels come from the study.
+
+    Raises:
+        ConfigError: the study does not run at that scale.
+    """
+    study.scale(scale)
+    rows, columns = study.lines(scale)
+    seeded: dict[tuple[str, str], Seeded] = {}
+    cells: dict[tuple[str, str], TableCell] = {}
+    for row in rows:
+        for column in columns:
+            key = (row.label, column.label)
+            name = row.metric or column.metric or study.metric
+            found = tidy[(tidy["row"] == key[0]) & (tidy["column"] == key[1]) & (tidy["metric"] == name)]
+            seeded[key] = dict(zip(found["seed"].tolist(), found["value"].tolist(), strict=True))
+            lost = int((found["devices"] - found["measured"]).sum())
+            cells[key] = TableCell(metric(name), estimate(seeded[key]), len(found), lost)
+    for column in columns:
+        _mark_best([(row.label, column.label) for row in rows if not row.reference], seeded, cells)
+    comparisons = tuple(
+        _compare(study, scale, key, cell, paper)
+        for key, cell in cells.items()
+        if (paper := published_value(study, *key)) is not None
+    )
+    heads, tops = tuple(row.label for row in rows), tuple(column.label for column in columns)
+    return Table(study, scale, heads, tops, cells, comparisons)
+
+
+def _mark_best(
+    keys: list[tuple[str, str]], seeded: dict[tuple[str, str], Seeded], cells: dict[tuple[str, str], TableCell]
+) -> None:
+    whole = [key for key in keys if cells[key].complete and cells[key].metric.higher_is_better is not None]
+    if len(whole) < 2 or len({cells[key].metric.name for key in whole}) > 1:
+        return  # nothing to choose between
+    sign = 1 if cells[whole[0]].metric.higher_is_better else -1
+    ranked = sorted(whole, key=lambda key: -sign * cells[key].estimate.mean)
+    best = [key for key in ranked if key == ranked[0] or tied(seeded[ranked[0]], seeded[key])]
+    others = [key for key in ranked if key not in best]
+    for key in best:
+        cells[key] = _with(cells[key], best=True)
+    if others:
+        cells[others[0]] = _with(cells[others[0]], second=True)
+
+
+def _with(cell: TableCell, **marks: Any) -> TableCell:
+    return TableCell(**{**cell.__dict__, **marks})
+
+
+def _compare(study: Study, scale: str, key: tuple[str, str], cell: TableCell, paper: float) -> Comparison:
+    assert study.published is not None
+    if scale in study.published.incomparable:
+        return Comparison(*key, paper, cell, "not comparable", study.published.incomparable[scale])
+    if not cell.complete:
+        return Comparison(*key, paper, cell, "missing")
+    inside = abs(cell.estimate.mean - paper) <= study.published.tolerance
+    return Comparison(*key, paper, cell, "inside" if inside else "outside")
+
+
+def summary_rows(table: Table) -> pd.DataFrame:
+    """Return a row a cell: ours with its interval, the paper's value, the difference and the verdict."""
+    compared = {(comparison.row, comparison.column): comparison for comparison in table.comparisons}
+    rows = []
+    for (row, column), cell in table.cells.items():
+        beside = compared.get((row, column))
+        rows.append(
+            {
+                "row": row,
+                "column": column,
+                "metric": cell.metric.name,
+                "ours": cell.estimate.mean,
+                "deviation": cell.estimate.deviation,
+                "half_width_95": cell.estimate.half_width,
+                "seeds": cell.estimate.seeds,
+                "planned": cell.planned,
+                "best": cell.best,
+                "second": cell.second,
+                "paper": beside.paper if beside else math.nan,
+                "difference": beside.difference if beside else math.nan,
+                "verdict": beside.verdict if beside else "",
+                "reason": beside.reason if beside else "",
+            }
+        )
+    return pd.DataFrame(rows)
