@@ -1,21 +1,22 @@
 """A run's memory while it goes on: what is finished is on disk, so a kill loses only the work in hand."""
 
-import io
 import json
-from collections.abc import Mapping
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_atomic, write_json
 from fedprune.core.registry import build
 from fedprune.privacy.ledger import LedgerEntry
+from fedprune.protocol.device import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.vit.storage import save_edge_model
 from fedprune.vit.surgery import EdgeModel
+
+LEDGER = "ledger.json"  # stands beside the arrays in a report's file
 
 
 class Journal(Observer):
@@ -39,10 +40,10 @@ class Journal(Observer):
         """Tell the listener."""
         self.listener.advance(name, status)
 
-    def report(self, device: int, upload: Mapping[str, bytes], ledger: tuple[LedgerEntry, ...]) -> None:
-        """Keep the accepted upload and book what it released."""
-        self.ledger[device] = [{"device": device, **asdict(entry)} for entry in ledger]
-        write_atomic(self.folder / "reports" / f"device-{device:03d}.npz", lambda path: _write_upload(path, upload))
+    def report(self, device: int, upload: Upload) -> None:
+        """Keep the accepted upload, byte for byte, and book what it released."""
+        self._book(device, upload)
+        write_atomic(self._report(device), lambda path: _write_upload(path, upload))
 
     def edge_model(self, device: int, edge: EdgeModel) -> None:
         """Store the edge model where the run is asked to."""
@@ -51,22 +52,49 @@ class Journal(Observer):
             save_edge_model(self.folder / "models" / f"device-{device:03d}.safetensors", edge, card)
 
     def row(self, row: DeviceRow) -> None:
-        """Keep a final row."""
-        write_json(self._row(row.device), asdict(row))
+        """Keep a final row; a failed device is asked again should the run be cut off before its record is written."""
+        if row.status != "failed":
+            write_json(self._row(row.device), asdict(row))
         self.listener.row(row)
 
     def finished(self, device: int) -> DeviceRow | None:
         """Return the row that an interrupted try has left, if it is whole."""
         try:
             values = json.loads(self._row(device).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            row = build(DeviceRow, values)
+        except (OSError, ValueError, ConfigError):
             return None
-        return build(DeviceRow, values)
+        if row.status != "rejected" and self.stored_report(device) is None:
+            return None
+        return row
+
+    def stored_report(self, device: int) -> Upload | None:
+        """Return the report that an interrupted try has left, if it is whole, and book it."""
+        try:
+            upload = _read_upload(self._report(device))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return None
+        self._book(device, upload)
+        return upload
+
+    def _book(self, device: int, upload: Upload) -> None:
+        self.ledger[device] = [{"device": device, **asdict(entry)} for entry in upload.ledger]
 
     def _row(self, device: int) -> Path:
         return self.folder / "rows" / f"device-{device:03d}.json"
 
+    def _report(self, device: int) -> Path:
+        return self.folder / "reports" / f"device-{device:03d}.npz"
 
-def _write_upload(path: Path, upload: Mapping[str, bytes]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **{name: np.load(io.BytesIO(data)) for name, data in upload.items()})
+
+def _write_upload(path: Path, upload: Upload) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in upload.arrays.items():
+            file.writestr(f"{name}.npy", data)
+        file.writestr(LEDGER, json.dumps([asdict(entry) for entry in upload.ledger]))
+
+
+def _read_upload(path: Path) -> Upload:
+    with zipfile.ZipFile(path) as file:
+        arrays = {name.removesuffix(".npy"): file.read(name) for name in file.namelist() if name != LEDGER}
+        return Upload(arrays, tuple(LedgerEntry(**entry) for entry in json.loads(file.read(LEDGER))))

@@ -1,6 +1,9 @@
 """One run from its configuration to its record."""
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -27,15 +30,37 @@ def execute(config: RunConfig, listener: Observer) -> Record:
     if is_finished(folder):
         return read_record(folder)
     write_json(folder / "config.json", config.to_dict())
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock")  # the system lets go of it when its holder dies
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=0), log_file(folder / "run.log"):
             return _execute(config, folder, listener)
     except Timeout as error:
         raise FedpruneError(f"Another process is working on {folder}. Wait for it, or change the seed.") from error
     except FedpruneError as error:
-        note_failure(folder, error)
+        with suppress(FedpruneError):  # a full disk has no room for a note either
+            note_failure(folder, error)
         raise
+    except OSError as error:
+        raise FedpruneError(f"Cannot write to {folder}: {error.strerror}. Free space or set another `runs`.") from error
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append what the server and the devices log to `path` for as long as the run goes on."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger("fedprune"), logging.getLogger("flwr")]
+    levels = [logger.level for logger in loggers]
+    loggers[0].setLevel(logging.INFO)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        handler.close()
 
 
 def _execute(config: RunConfig, folder: Path, listener: Observer) -> Record:

@@ -3,8 +3,13 @@
 It stands in a module of its own, because only then does Flower keep what a process has loaded between messages.
 """
 
-from flwr.app import Context, Message
+import logging
+import time
+from functools import lru_cache
+
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
 from fedprune.federation import messages
 from fedprune.protocol.device import evaluate, make_report
@@ -13,31 +18,62 @@ from fedprune.protocol.setup import Setup, World, open_world
 from fedprune.vit.shape import Shape
 from fedprune.vit.storage import edge_from_arrays
 
-app = ClientApp()
+RAISED = 2  # Flower's code for a ClientApp that raised
+
+logger = logging.getLogger("fedprune.device")
+
+
+def answer_errors(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Answer with an error when the app raises, in the same words on every engine, and log what happened."""
+    device, start = context.node_config.get("partition-id"), time.perf_counter()
+    try:
+        reply = call_next(message, context)
+    except (Exception, SystemExit) as error:
+        logger.exception("device %s: %s failed", device, message.metadata.message_type)
+        return Message(Error(RAISED, messages.describe(error)), reply_to=message)
+    logger.info("device %s: %s, %.3f s", device, message.metadata.message_type, time.perf_counter() - start)
+    return reply
+
+
+app = ClientApp(mods=[answer_errors])
+
+
+@app.query("join")
+def join(message: Message, context: Context) -> Message:
+    """Answer with the device that this node serves."""
+    return Message(messages.join_reply(_device(context)), reply_to=message)
 
 
 @app.query("report")
 def report(message: Message, context: Context) -> Message:
     """Answer with the guarded mixture of this device's private images, and its budget."""
-    world, device = _open(message, context)
+    device = _device(context)
     space = messages.read_space(message.content.array_records["space"])
-    upload = make_report(world, device, space)
+    upload = make_report(_world(message), device, space)
     return Message(messages.report_reply(device, upload), reply_to=message)
 
 
 @app.evaluate("edge_model")
 def edge_model(message: Message, context: Context) -> Message:
     """Answer with the counts of the edge model, and of the base, on this device's private test images."""
-    world, device = _open(message, context)
+    device = _device(context)
     config = message.content.config_records["config"]
     arrays = {name: array.numpy() for name, array in message.content.array_records["model"].items()}
     model = edge_from_arrays(Shape.from_json(str(config["shape"])), arrays)
     rows = tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
-    evaluation = evaluate(world, device, model, rows)
+    evaluation = evaluate(_world(message), device, model, rows)
     return Message(messages.evaluation_reply(device, str(config["role"]), evaluation), reply_to=message)
 
 
-def _open(message: Message, context: Context) -> tuple[World, int]:
+def _world(message: Message) -> World:
+    return _open(str(message.content.config_records["config"]["setup"]))
+
+
+@lru_cache(maxsize=2)
+def _open(setup: str) -> World:
     import_options()
-    setup = Setup.from_json(str(message.content.config_records["config"]["setup"]))
-    return open_world(setup), int(context.node_config["partition-id"])
+    return open_world(Setup.from_json(setup))
+
+
+def _device(context: Context) -> int:
+    return int(context.node_config["partition-id"])

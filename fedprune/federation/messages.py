@@ -2,33 +2,87 @@
 
 | message | server to device | device to server |
 |---|---|---|
+| `query.join` | nothing | the device that the node serves; only asked where the engine does not know |
 | `query.report` | setup, public feature space | report (named arrays), ledger |
 | `evaluate.edge_model` | setup, shape, classifier rows, weights | counts over private test images |
+
+Every `read_*` of a device's answer is total: it returns a checked value or raises `ReportRejected`, whatever the
+records hold.
 """
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fedprune.core.errors import ReportRejected
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.space import space_arrays, space_from_arrays
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.device import Evaluation, Upload
-from fedprune.protocol.setup import Setup
 from fedprune.vit.shape import Shape
 
+JOIN = "query.join"
 REPORT = "query.report"
 EDGE_MODEL = "evaluate.edge_model"
 
+MAX_REPORT_BYTES = 16 * 2**20
+MAX_FIELDS = 32
+MAX_LEDGER = 64 * 2**10
+MAX_REASON = 300
 
-def report_request(setup: Setup, space: ArrayRecord) -> RecordDict:
-    """Ask for a report: the setup and the public feature space."""
-    return RecordDict({"space": space, "config": ConfigRecord({"setup": setup.to_json()})})
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+
+
+def _total(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+    """Turn whatever reading a device's answer raises into a rejection."""
+
+    @wraps(read)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        try:
+            return read(*args, **kwargs)
+        except ReportRejected:
+            raise
+        except Exception as error:
+            raise ReportRejected(f"answer: it cannot be read ({describe(error)}).") from error
+
+    return wrapped
+
+
+def join_request() -> RecordDict:
+    """Ask a node which device it serves."""
+    return RecordDict({"config": ConfigRecord()})
+
+
+def join_reply(device: int) -> RecordDict:
+    """Say which device this node serves."""
+    return RecordDict({"config": ConfigRecord({"device": device})})
+
+
+@_total
+def read_claim(content: RecordDict) -> int:
+    """Read which device an answer claims to come from.
+
+    Raises:
+        ReportRejected: there is no such claim.
+    """
+    device = content.config_records["config"]["device"]
+    if type(device) is not int:
+        raise ReportRejected("device: not a whole number.")
+    return device
+
+
+def report_request(setup: str, space: ArrayRecord) -> RecordDict:
+    """Ask for a report: the setup as JSON and the public feature space."""
+    return RecordDict({"space": space, "config": ConfigRecord({"setup": setup})})
 
 
 def space_record(space: FeatureSpace) -> ArrayRecord:
@@ -51,23 +105,29 @@ def report_reply(device: int, upload: Upload) -> RecordDict:
     return RecordDict({"report": ArrayRecord(arrays), "config": ConfigRecord({"device": device, "ledger": ledger})})
 
 
-def read_upload(content: RecordDict) -> Mapping[str, bytes]:
-    """Take a report's bytes out of a reply, undecoded: they are not trusted yet."""
-    record = content.array_records.get("report", ArrayRecord())
-    return {name: array.data for name, array in record.items()}
+@_total
+def read_upload(content: RecordDict, device: int) -> Upload:
+    """Take a report's bytes out of the answer of `device`, undecoded: they are not trusted yet.
 
-
-def read_ledger(content: RecordDict) -> tuple[LedgerEntry, ...]:
-    """Read the ledger entries beside a report."""
-    text = str(content.config_records["config"]["ledger"])
-    return tuple(LedgerEntry(**entry) for entry in json.loads(text))
+    Raises:
+        ReportRejected: the answer claims another device, is too large, or its ledger cannot be read.
+    """
+    _check_claim(content, device)
+    record = content.array_records["report"]
+    if len(record) > MAX_FIELDS:
+        raise ReportRejected(f"upload: {len(record)} fields are more than {MAX_FIELDS}.")
+    arrays = {str(name): array.data for name, array in record.items()}
+    size = sum(len(data) for data in arrays.values())
+    if size > MAX_REPORT_BYTES:
+        raise ReportRejected(f"upload: {size} bytes are more than {MAX_REPORT_BYTES}.")
+    return Upload(arrays, _read_ledger(content.config_records["config"]["ledger"]))
 
 
 def edge_model_message(
-    setup: Setup, shape: Shape, rows: tuple[int, ...], arrays: Mapping[str, NDArray[np.generic]], role: str
+    setup: str, shape: Shape, rows: tuple[int, ...], arrays: Mapping[str, NDArray[np.generic]], role: str
 ) -> RecordDict:
-    """Pack an edge model: its shape as JSON and its weights as named arrays."""
-    config = ConfigRecord({"setup": setup.to_json(), "shape": shape.to_json(), "rows": list(rows), "role": role})
+    """Pack an edge model: setup and shape as JSON, and its weights as named arrays."""
+    config = ConfigRecord({"setup": setup, "shape": shape.to_json(), "rows": list(rows), "role": role})
     return RecordDict(
         {"model": ArrayRecord({name: Array(values) for name, values in arrays.items()}), "config": config}
     )
@@ -80,21 +140,65 @@ def evaluation_reply(device: int, role: str, evaluation: Evaluation) -> RecordDi
     )
 
 
-def read_evaluation(content: RecordDict) -> Evaluation:
-    """Read the counts of an evaluation.
+@_total
+def read_evaluation(content: RecordDict, device: int, role: str, images: int) -> Evaluation:
+    """Read the counts of an evaluation by `device`.
+
+    Args:
+        content: The answer.
+        device: Which device was asked.
+        role: Which of the device's models was sent: `edge` or `oracle`.
+        images: How many private test images the device has.
 
     Raises:
-        ValueError: a count is missing, or is not a number between 0 and the number of images.
+        ReportRejected: the answer is for another device or model, or a count is not between 0 and `images`.
     """
+    _check_claim(content, device)
+    if content.config_records["config"]["role"] != role:
+        raise ReportRejected(f"role: the answer is not about the {role} model.")
     record = content.metric_records["metrics"]
-    counts = {name: record.get(name) for name in Evaluation.__dataclass_fields__}
-    images = counts["images"]
+    counts = {name: record[name] for name in Evaluation.__dataclass_fields__}
+    if counts["images"] != images:
+        raise ReportRejected(f"images: {describe(counts['images'])} were tested and not {images}.")
     for name, count in counts.items():
-        if not isinstance(count, int) or not isinstance(images, int) or not 0 <= count <= images:
-            raise ValueError(f"the count {name} = {count} is not a number between 0 and the images tested ({images})")
+        if type(count) is not int or not 0 <= count <= images:
+            raise ReportRejected(f"{name}: {describe(count)} is not a number between 0 and {images}.")
     return Evaluation(**counts)  # type: ignore[arg-type]
 
 
-def reply_device(message: Message) -> int:
-    """Return the partition id that a reply claims."""
-    return int(message.content.config_records["config"]["device"])  # type: ignore[arg-type]
+def reason_of(error: Error) -> str:
+    """Return why a device failed, as one short printable line: it may have been written by the device."""
+    return describe(error.reason or f"Flower's error code {error.code}")
+
+
+def describe(value: object) -> str:
+    """Return anything as one short printable line."""
+    text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * MAX_REASON])
+    line = " ".join(line.split())
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
+
+
+def _check_claim(content: RecordDict, device: int) -> None:
+    claim = read_claim(content)
+    if claim != device:
+        raise ReportRejected(f"device: the answer is for {claim} but {device} was asked.")
+
+
+def _read_ledger(text: Any) -> tuple[LedgerEntry, ...]:
+    if not isinstance(text, str) or len(text) > MAX_LEDGER:
+        raise ReportRejected("ledger: not a short text.")
+    entries = json.loads(text)
+    if not isinstance(entries, list):
+        raise ReportRejected("ledger: not a list.")
+    return tuple(_read_entry(entry) for entry in entries)
+
+
+def _read_entry(values: Any) -> LedgerEntry:
+    entry = LedgerEntry(**values)
+    for field in fields(LedgerEntry):
+        value = getattr(entry, field.name)
+        kind = str if isinstance(field.default, str) or field.name == "field" else int | float | None
+        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ReportRejected(f"ledger: {field.name} of an entry is {describe(value)}.")
+    return entry

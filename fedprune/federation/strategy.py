@@ -2,9 +2,13 @@
 
 Flower's own `start` runs it for one round. The round's first half, which Flower calls training, asks for reports;
 its second half sends each device its own model to evaluate. Messages are made one by one as the grid asks for them,
-so a grid that delivers as a stream never holds more than one edge model.
+so a grid that delivers as a stream never holds more than a few edge models.
+
+Which device a node serves is fixed before the first report, by the engine or by asking; afterwards an answer counts
+for the device of the node that was asked and for no other, whatever the answer claims.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 
@@ -15,6 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from fedprune.core.errors import BudgetError, FedpruneError, ReportRejected
 from fedprune.data.images import IntArray
 from fedprune.federation import messages
+from fedprune.federation.roster import Roster
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
@@ -22,6 +27,8 @@ from fedprune.protocol.setup import describe_budget
 from fedprune.proxy.selector import ProxySet
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.storage import edge_arrays
+
+logger = logging.getLogger(__name__)
 
 
 class EdgeModels(Strategy):
@@ -35,7 +42,14 @@ class EdgeModels(Strategy):
         self.server = server
         self.observer = observer
         self.rows = {shard.device: self._first_row(shard.device) for shard in server.world.partition.shards}
-        self._nodes: dict[int, int] = {}
+        self.roster = Roster()
+        self._done = {device for device, row in self.rows.items() if observer.finished(device) is not None}
+        self._unanswered: dict[int, set[str]] = {}
+        self._setup = server.world.setup.to_json()
+
+    def run(self, grid: Grid, timeout: float) -> None:
+        """Run the protocol over `grid` until every row is final; a device has `timeout` seconds for an answer."""
+        self.start(grid, self.initial_arrays(), num_rounds=1, timeout=timeout)
 
     def summary(self) -> None:
         """Say nothing: the observer tells the story."""
@@ -47,12 +61,17 @@ class EdgeModels(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask every node for its report."""
-        nodes = list(grid.get_node_ids())
-        self.observer.phase("reports", len(nodes))
-        for node in nodes:
+        """Learn which node serves which device, then ask for every report that is not there yet."""
+        self.roster.meet(grid, set(self.rows))
+        for device, reason in self.roster.missing.items():
+            self._fail(device, "failed", reason)
+        asked = [device for device in sorted(self.roster.nodes) if not self._restore(device)]
+        self.observer.phase("reports", len(asked))
+        for device in asked:
             yield Message(
-                messages.report_request(self.server.world.setup, arrays), dst_node_id=node, message_type=messages.REPORT
+                messages.report_request(self._setup, arrays),
+                dst_node_id=self.roster.nodes[device],
+                message_type=messages.REPORT,
             )
 
     def aggregate_train(
@@ -60,15 +79,18 @@ class EdgeModels(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check every report; a wrong one is its own device's affair alone."""
         for reply in replies:
-            self.observer.advance("reports", self._receive(reply))
+            device = self.roster.device_of(reply)
+            if device is not None and device not in self._done and device not in self.server.reports:
+                self.observer.advance("reports", self._receive(device, reply))
         return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Choose all proxy sets, compute the evidence that they need, then derive and send model after model."""
-        waiting = [device for device in sorted(self._nodes) if self.rows[device].edge_correct is None]
+        waiting = [device for device in sorted(self.server.reports) if device not in self._done]
         proxies = self._choose_proxies(waiting)
+        waiting = [device for device in waiting if device in proxies]
         self.observer.phase("deriving", len(waiting))
         self.observer.phase("evaluating", len(waiting))
         for device in waiting:
@@ -78,10 +100,12 @@ class EdgeModels(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Fill each device's row from its counts, then close the rows of those that never answered."""
         for reply in replies:
-            self._evaluated(reply)
-        for row in self.rows.values():
-            if row.edge_correct is None:
-                row.fail("failed", "it did not answer")
+            device, role = self.roster.device_of(reply), reply.metadata.group_id
+            if device is not None and role in self._unanswered.get(device, ()):
+                self._unanswered[device].remove(role)
+                self._evaluated(device, role, reply)
+        for device in sorted(set(self.rows) - self._done):
+            self._fail(device, "failed", "it did not answer")
         return None
 
     def _first_row(self, device: int) -> DeviceRow:
@@ -101,30 +125,56 @@ class EdgeModels(Strategy):
             **budget,  # type: ignore[arg-type]
         )
 
-    def _receive(self, reply: Message) -> str:
-        if reply.has_error():
-            # An error reply names its node alone; the device's row is closed as one that did not answer.
-            return "failed"
-        device = messages.reply_device(reply)
-        row = self.rows[device]
-        upload = messages.read_upload(reply.content)
-        row.upload_bytes = sum(len(data) for data in upload.values())
+    def _fail(self, device: int, status: str, reason: str) -> str:
+        """Close the row of a device that will get no further."""
+        if device not in self._done:
+            self.rows[device].fail(status, reason)
+            self._close(device)
+        return status
+
+    def _close(self, device: int) -> None:
+        self._done.add(device)
+        self.observer.row(self.rows[device])
+
+    def _restore(self, device: int) -> bool:
+        """Take up what an interrupted try has left of a device: its row, or at least its report."""
+        if device in self._done:
+            return True
+        upload = self.observer.stored_report(device)
+        if upload is None:
+            return False
         try:
-            self.server.receive(device, upload)
+            self.server.receive(device, upload.arrays)
+        except ReportRejected:  # written by another version, or damaged
+            return False
+        self.rows[device].upload_bytes = upload.size
+        return True
+
+    def _receive(self, device: int, reply: Message) -> str:
+        if reply.has_error():
+            return self._fail(device, "failed", messages.reason_of(reply.error))
+        try:
+            upload = messages.read_upload(reply.content, device)
+            self.rows[device].upload_bytes = upload.size
+            self.server.receive(device, upload.arrays)
         except ReportRejected as rejection:
-            row.fail("rejected", str(rejection))
-            return "rejected"
-        self._nodes[device] = reply.metadata.src_node_id
-        self.observer.report(device, upload, messages.read_ledger(reply.content))
+            return self._fail(device, "rejected", str(rejection))
+        self.observer.report(device, upload)
         return "ok"
 
     def _choose_proxies(self, devices: list[int]) -> dict[int, ProxySet]:
-        proxies = {device: self.server.choose_proxy(device) for device in devices}
+        proxies = {}
+        for device in devices:
+            try:
+                proxies[device] = self.server.choose_proxy(device)
+            except Exception as error:  # an odd report must not end the others' run
+                logger.exception("device %d: no proxy set", device)
+                self._fail(device, "failed", f"no proxy set: {messages.describe(error)}")
         for device, proxy in proxies.items():
             self.rows[device].extra.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
         needed = [proxy.indices for proxy in proxies.values()]
         if self.server.options.oracle:
-            needed += [self.server.oracle_proxy(device) for device in devices]
+            needed += [self.server.oracle_proxy(device) for device in proxies]
         if needed:
             self.observer.phase("evidence", 1)
             self.server.prepare(needed)
@@ -132,14 +182,24 @@ class EdgeModels(Strategy):
         return proxies
 
     def _edge_model_messages(self, device: int, proxy: ProxySet) -> Iterator[Message]:
-        try:
-            yield self._edge_model_message(device, proxy.indices, "edge")
-            if self.server.options.oracle:
-                yield self._edge_model_message(device, self.server.oracle_proxy(device), "oracle")
-        except BudgetError as refusal:
-            self.rows[device].fail("refused", str(refusal))
-        except FedpruneError as error:
-            self.rows[device].fail("failed", str(error))
+        roles = {"edge": proxy.indices}
+        if self.server.options.oracle:
+            roles["oracle"] = self.server.oracle_proxy(device)
+        self._unanswered[device] = set(roles)
+        for role, indices in roles.items():
+            if device in self._done:
+                return
+            try:
+                message = self._edge_model_message(device, indices, role)
+            except BudgetError as refusal:
+                self._fail(device, "refused", str(refusal))
+            except FedpruneError as error:
+                self._fail(device, "failed", str(error))
+            except Exception as error:
+                logger.exception("device %d: no %s model", device, role)
+                self._fail(device, "failed", f"no {role} model: {messages.describe(error)}")
+            else:
+                yield message
 
     def _edge_model_message(self, device: int, proxy: IntArray, role: str) -> Message:
         start = time.perf_counter()
@@ -152,24 +212,27 @@ class EdgeModels(Strategy):
             row.download_bytes = sum(values.nbytes for values in arrays.values())
             row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
             self.observer.edge_model(device, edge)
-        content = messages.edge_model_message(self.server.world.setup, edge.shape, edge.classes, arrays, role)
-        return Message(content, dst_node_id=self._nodes[device], message_type=messages.EDGE_MODEL)
+        content = messages.edge_model_message(self._setup, edge.shape, edge.classes, arrays, role)
+        return Message(content, dst_node_id=self.roster.nodes[device], message_type=messages.EDGE_MODEL, group_id=role)
 
-    def _evaluated(self, reply: Message) -> None:
-        if reply.has_error():
-            return
-        row = self.rows[messages.reply_device(reply)]
-        role = reply.content.config_records["config"]["role"]
+    def _evaluated(self, device: int, role: str, reply: Message) -> None:
+        row = self.rows[device]
         try:
-            counts = messages.read_evaluation(reply.content)
-        except ValueError as error:
-            row.fail("failed", str(error))
-            return
-        if role == "oracle":
-            row.oracle_correct = counts.edge
+            if reply.has_error():
+                raise FedpruneError(messages.reason_of(reply.error))
+            counts = messages.read_evaluation(reply.content, device, role, row.test_images)
+        except ReportRejected as rejection:
+            self._fail(device, "rejected", str(rejection))
+        except FedpruneError as error:
+            self._fail(device, "failed", str(error))
         else:
-            row.base_correct, row.subclassifier_correct = counts.base, counts.subclassifier
-            row.edge_correct = counts.edge
-            self.observer.advance("evaluating")
-        if row.oracle_correct is not None or not self.server.options.oracle:
-            self.observer.row(row)
+            if role == "oracle":
+                row.oracle_correct = counts.edge
+            else:
+                row.base_correct, row.subclassifier_correct = counts.base, counts.subclassifier
+                row.edge_correct = counts.edge
+            if not self._unanswered[device]:
+                self._close(device)
+        if not self._unanswered[device] or device in self._done:
+            self._unanswered[device].clear()
+            self.observer.advance("evaluating", row.status)

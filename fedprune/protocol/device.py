@@ -22,6 +22,11 @@ class Upload:
     arrays: Mapping[str, bytes]
     ledger: tuple[LedgerEntry, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the report."""
+        return sum(len(data) for data in self.arrays.values())
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -1,8 +1,6 @@
 """What a run tells while it goes on: a progress bar listens, and so does the journal on disk."""
 
-from collections.abc import Mapping
-
-from fedprune.privacy.ledger import LedgerEntry
+from fedprune.protocol.device import Upload
 from fedprune.protocol.row import DeviceRow
 from fedprune.vit.surgery import EdgeModel
 
@@ -16,7 +14,7 @@ class Observer:
     def advance(self, name: str, status: str = "ok") -> None:
         """One step of a phase is done."""
 
-    def report(self, device: int, upload: Mapping[str, bytes], ledger: tuple[LedgerEntry, ...]) -> None:
+    def report(self, device: int, upload: Upload) -> None:
         """A report was accepted."""
 
     def edge_model(self, device: int, edge: EdgeModel) -> None:
@@ -27,4 +25,8 @@ class Observer:
 
     def finished(self, device: int) -> DeviceRow | None:
         """Return the final row of an earlier, interrupted try, if there is one."""
+        return None
+
+    def stored_report(self, device: int) -> Upload | None:
+        """Return the report that was accepted in an earlier, interrupted try, if there is one."""
         return None

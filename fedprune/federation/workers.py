@@ -1,0 +1,200 @@
+"""Worker processes for the devices' work: a device that crashes, hangs or meddles harms its own answer alone.
+
+Between server and worker go bytes in Flower's own protocol buffers, never pickles: what a worker sends is trusted no
+more than what a device sends.
+"""
+
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+
+import torch
+from flwr.app import Context, Message
+from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Context as ContextProto
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedprune.federation.local import RAISED, LocalGrid, checked_reply, failure
+from fedprune.federation.messages import describe
+
+MAX_ANSWER = 64 * 2**20  # bytes; a worker that sends more is ended
+MAX_LOG_LINES = 200
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Worker:
+    """A process that answers one message at a time; started when first needed, and again after its end."""
+
+    client_app: str
+    message: Message | None = None
+    until: float | None = None
+    pipe: Connection | None = None
+    process: ForkServerProcess | None = field(default=None, repr=False)
+
+    def ask(self, message: Message, context: Context, timeout: float | None) -> None:
+        """Hand over a message; the answer is due within `timeout` seconds of a started worker."""
+        if self.process is None:
+            self._start()
+        assert self.pipe is not None
+        self.message = message
+        self.until = None if timeout is None else time.monotonic() + timeout
+        try:
+            self.pipe.send_bytes(message_to_proto(message).SerializeToString())
+            self.pipe.send_bytes(context_to_proto(context).SerializeToString())
+        except OSError:
+            pass  # it has ended; reading its answer will say so
+
+    def answer(self) -> tuple[Message, Context | None]:
+        """Read the answer to the message in hand, or the error that stands for it."""
+        assert self.message is not None
+        assert self.pipe is not None
+        message, self.message = self.message, None
+        try:
+            reply = self.pipe.recv_bytes(MAX_ANSWER)
+            context = self.pipe.recv_bytes(MAX_ANSWER)
+            lines = self.pipe.recv_bytes(MAX_ANSWER)
+        except (EOFError, OSError) as error:
+            how = self.end()
+            if how is None:
+                return failure(message, f"its answer cannot be received ({describe(error)})", RAISED), None
+            return failure(message, f"its process ended ({how})", RAISED), None
+        try:
+            _relay(lines)
+            return (
+                checked_reply(message, message_from_proto(MessageProto.FromString(reply))),
+                context_from_proto(ContextProto.FromString(context)),
+            )
+        except Exception as error:  # Flower's records raise on bytes that do not fit them
+            return failure(message, f"its answer cannot be read ({describe(error)})", RAISED), None
+
+    def give_up(self, timeout: float | None) -> Message:
+        """End the process, and return the error for the message that it was too slow for."""
+        assert self.message is not None
+        message, self.message = self.message, None
+        self.end()
+        return failure(message, f"no answer within {timeout:g} s")
+
+    def end(self) -> str | None:
+        """End the process; return how it ended where it did so by itself."""
+        process, pipe, self.process, self.pipe = self.process, self.pipe, None, None
+        if process is None or pipe is None:
+            return None
+        pipe.close()
+        process.join(0.5)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            process.join()
+            return None
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _start(self) -> None:
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(["fedprune.federation.client_app"])
+        self.pipe, theirs = server.Pipe()
+        self.process = server.Process(
+            target=_work, args=(self.client_app, theirs, torch.get_num_threads()), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        assert self.pipe is not None
+        self.pipe.poll(120)  # its first byte says that imports are over, which no device is to blame for
+        try:
+            self.pipe.recv_bytes(16)
+        except (EOFError, OSError):
+            logger.error("a worker process ended while it started")
+
+
+class WorkerGrid(LocalGrid):
+    """Spreads messages over worker processes; at most one message a worker is on its way."""
+
+    def __init__(self, client_app: str, devices: int, workers: int) -> None:
+        super().__init__(devices)
+        self.workers = [Worker(client_app) for _ in range(workers)]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Hand each free worker a message; hand on replies as they come; end a worker that takes too long."""
+        source = iter(messages)
+        while True:
+            for worker in self.workers:
+                if worker.message is None and (message := next(source, None)) is not None:
+                    self.number(message)
+                    worker.ask(message, self.contexts[message.metadata.dst_node_id], timeout)
+            busy = [worker for worker in self.workers if worker.message is not None]
+            if not busy:
+                return
+            yield from self._answers(busy, timeout)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self.workers:
+            worker.end()
+
+    def _answers(self, busy: list[Worker], timeout: float | None) -> Iterator[Message]:
+        deadlines = [worker.until for worker in busy if worker.until is not None]
+        patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        ready = wait([worker.pipe for worker in busy if worker.pipe is not None], patience)
+        for worker in busy:
+            if worker.pipe in ready:
+                reply, context = worker.answer()
+                if context is not None:
+                    self.contexts[reply.metadata.src_node_id] = context
+                yield reply
+            elif worker.until is not None and time.monotonic() >= worker.until:
+                yield worker.give_up(timeout)
+
+
+class _Lines(logging.Handler):
+    """Keeps log lines until they travel with the next answer."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[tuple[int, str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.lines) < MAX_LOG_LINES:
+            self.lines.append((record.levelno, record.name, self.format(record)))
+
+    def take(self) -> bytes:
+        lines, self.lines = self.lines, []
+        return json.dumps(lines).encode()
+
+
+def _relay(lines: bytes) -> None:
+    for level, name, text in json.loads(lines)[:MAX_LOG_LINES]:
+        logging.getLogger(str(name)).log(int(level), "%s", str(text))
+
+
+def _work(client_app: str, pipe: Connection, threads: int) -> None:
+    """Answer messages until the server closes the pipe."""
+    from fedprune.federation.engine import load_client_app
+
+    torch.set_num_threads(threads)
+    handler = _Lines()
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("fedprune").setLevel(logging.INFO)
+    app = load_client_app(client_app)
+    pipe.send_bytes(b"ready")
+    while True:
+        try:
+            message = message_from_proto(MessageProto.FromString(pipe.recv_bytes()))
+            context = context_from_proto(ContextProto.FromString(pipe.recv_bytes()))
+        except EOFError:
+            return
+        identity = message.metadata
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = identity.run_id, identity.dst_node_id, 0
+        try:
+            reply = app(message, context)
+        except (Exception, SystemExit) as error:
+            reply = failure(message, describe(error), RAISED)
+        pipe.send_bytes(message_to_proto(reply).SerializeToString())
+        pipe.send_bytes(context_to_proto(context).SerializeToString())
+        pipe.send_bytes(handler.take())
