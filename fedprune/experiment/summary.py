@@ -25,9 +25,10 @@ def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
     weights = devices.loc[measured, "test_images"]
     for name in ROWS:
         column = values.loc[measured, name].dropna()
+        images = weights[column.index]
         worst = column.nsmallest(max(1, math.ceil(0.1 * len(column))))
         summary[f"{name}_mean"] = _number(column.mean())
-        summary[f"{name}_weighted"] = _number((column * weights[column.index]).sum() / weights[column.index].sum())
+        summary[f"{name}_weighted"] = float((column * images).sum() / images.sum()) if len(column) else None
         summary[f"{name}_worst"] = _number(worst.mean())
     for name in ("params", "macs"):
         kept = (devices[name].astype("Float64") / devices[f"base_{name}"]).dropna()
