@@ -4,7 +4,7 @@ import multiprocessing
 
 import numpy as np
 import pytest
-from conftest import make_base, make_images
+from tests.evidence.conftest import make_base, make_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, make_base, make_images
-from explicit_gates import gate_gradients
+from tests.evidence.conftest import VARIANTS, make_base, make_images
+from tests.evidence.explicit_gates import gate_gradients
 
 from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.taps import taps

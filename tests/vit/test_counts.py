@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from random_vits import VARIANTS, images, random_base, random_keep
+from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedprune.vit.assemble import parameter_sizes

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from random_vits import VARIANTS, images, random_base
+from tests.vit.random_vits import VARIANTS, images, random_base
 
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.shape import Keep

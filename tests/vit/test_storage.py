@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_vits import VARIANTS, images, random_base, random_keep
+from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 from safetensors.torch import load_file, save_file
 
 from fedprune.core.errors import ModelError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_vits import VARIANTS, images, masked_logits, random_base, random_keep
+from tests.vit.random_vits import VARIANTS, images, masked_logits, random_base, random_keep
 
 from fedprune.core.errors import ModelError
 from fedprune.vit.counts import count_params

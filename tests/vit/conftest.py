@@ -1,1 +1,0 @@
-import fedprune.vit  # noqa: F401 (declares torchvision operators before a test imports timm)
