@@ -69,7 +69,7 @@ class Tap(Method):
         importance = self.importance
         evidence = task.evidence.under(importance.loss, task.classes if importance.own_classes else None)
         before = evidence.measured
-        scores = importance.score(task.base, lambda statistic: self._mean(evidence, task, statistic))
+        scores = self.score(task)
         passes = evidence.measured - before
         for budget in removal_steps(task.base.shape, task.budget, self.reestimate):
             keep = _search(task, scores, budget, self.dimensions, self.floors, self.align)
@@ -78,6 +78,12 @@ class Tap(Method):
             passes += len(task.proxy)
         edge = derive_by_scores(task, scores, self.dimensions, self.floors, self.align)
         return replace(edge, notes={"own_image_passes": passes})
+
+    def score(self, task: PruningTask) -> FloatArray:
+        """Return the score of every unit of the base on the device's proxy set, as one row."""
+        importance = self.importance
+        evidence = task.evidence.under(importance.loss, task.classes if importance.own_classes else None)
+        return importance.score(task.base, lambda statistic: self._mean(evidence, task, statistic))
 
     def _mean(self, evidence: Evidence, task: PruningTask, statistic: str) -> FloatArray:
         own = evidence.mean_row(statistic, task.proxy)
