@@ -1,0 +1,128 @@
+"""The whole story on real images, as a user runs it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedprune.core.errors import FedpruneError
+from fedprune.experiment.compose import compose
+from fedprune.experiment.record import Record, find_run, read_record
+from fedprune.experiment.run import execute
+from fedprune.protocol.observer import Observer
+from fedprune.vit.counts import count_macs, count_params
+from fedprune.vit.storage import read_edge_file
+
+
+def run(overrides: list[str]) -> Record:
+    return execute(compose(overrides), Observer())
+
+
+def test_a_run_gives_every_device_a_model_within_its_budget(small):
+    record = run([*small, "save_models=true"])
+    devices = record.devices
+    assert record.values["devices"] == {"ok": 3}
+    assert (devices["params"] <= devices["budget_params"]).all()
+    assert (devices["params"] >= 0.99 * devices["budget_params"]).all()
+    for device, row in devices.iterrows():
+        shape = read_edge_file(record.folder / "models" / f"device-{device:03d}.safetensors").shape
+        assert (row["params"], row["macs"]) == (count_params(shape), count_macs(shape))
+    # A base that knows 159 characters, asked for the few that a device knows: far above chance, or the story is broken.
+    assert (devices["subclassifier_correct"] >= devices["base_correct"]).all()
+    assert (devices["subclassifier_correct"] / devices["test_images"]).mean() > 0.85
+    assert (devices["edge_correct"] / devices["test_images"]).mean() > 2 / devices["classes"].mean()
+    for name in ("record.json", "devices.parquet", "ledger.json", "config.json", "reports/device-000.npz"):
+        assert (record.folder / name).is_file()
+
+
+def test_the_same_configuration_gives_the_same_digest(small, tmp_path):
+    first = run(small)
+    second = run([*small, f"runs={tmp_path / 'again'}", f"cache={tmp_path / 'fresh-cache'}"])
+    assert first.digest == second.digest
+    assert run([*small, "seed=1"]).digest != first.digest
+
+
+def test_a_finished_run_is_not_run_again(small):
+    first = run(small)
+    written = (first.folder / "record.json").stat().st_mtime_ns
+    assert run(small).digest == first.digest
+    assert (first.folder / "record.json").stat().st_mtime_ns == written
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAfterOneRow(Observer):
+    def row(self, row):
+        raise Killed
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(small, tmp_path):
+    with pytest.raises(Killed):
+        execute(compose(small), KillAfterOneRow())
+    folder = next((tmp_path / "runs").iterdir())
+    assert len(list((folder / "rows").iterdir())) == 1
+    assert not (folder / "record.json").exists()
+    resumed = run(small)
+    assert resumed.digest == run([*small, f"runs={tmp_path / 'undisturbed'}"]).digest
+
+
+def test_a_device_below_the_smallest_model_is_refused_and_the_run_goes_on(small):
+    record = run([*small, "budgets.removed=[0.5,0.999]"])
+    assert set(record.devices["status"]) == {"ok", "refused"}
+    refused = record.devices[record.devices["status"] == "refused"].iloc[0]
+    assert "smallest" in refused["reason"]
+    assert pd.isna(refused["edge_correct"])
+
+
+@pytest.mark.parametrize("method", ["tap", "global", "random"])
+def test_methods_share_devices_proxies_and_budgets(small, method):
+    columns = [
+        "device",
+        "task",
+        "train_images",
+        "test_images",
+        "budget_params",
+        "base_correct",
+        "subclassifier_correct",
+    ]
+    ours, tap = run([*small, f"method={method}"]).devices, run(small).devices
+    pd.testing.assert_frame_equal(ours[columns], tap[columns])
+
+
+def test_the_digest_hashes_rows_and_not_times(small, tmp_path):
+    record = run(small)
+    values = json.loads((record.folder / "record.json").read_text())
+    assert values["seconds"] > 0
+    assert record.devices["derive_seconds"].gt(0).all()
+    again = run([*small, f"runs={tmp_path / 'again'}"])
+    assert not np.array_equal(again.devices["derive_seconds"], record.devices["derive_seconds"])
+    assert again.digest == record.digest
+
+
+def test_a_run_is_found_by_folder_title_and_beginning_of_its_id(small, tmp_path):
+    folder = run(small).folder
+    for name in (str(folder), folder.name, folder.name.rsplit("-", 1)[1][:5]):
+        assert find_run(name, tmp_path / "runs") == folder
+    with pytest.raises(FedpruneError, match="There is no run 'zzz'"):
+        find_run("zzz", tmp_path / "runs")
+
+
+def test_a_damaged_record_is_named(small):
+    folder = run(small).folder
+    (folder / "record.json").write_text("{half")
+    with pytest.raises(FedpruneError, match="damaged.*Delete the folder"):
+        read_record(folder)
+
+
+def test_two_processes_do_not_work_on_one_run(small):
+    from filelock import FileLock
+
+    config = compose(small)
+    folder = Path(config.runs) / config.title()
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(FedpruneError, match="Another process is working on"):
+        execute(config, Observer())
