@@ -1,0 +1,70 @@
+"""Exact counts of a reduced model: tokens and multiply-accumulates, those of the selectors included."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.tokens.reduced import ReducedModel
+from fedprune.tokens.reducer import Count, Stage, Trace
+from fedprune.vit.counts import count_macs
+from fedprune.vit.shape import BlockShape, Shape
+
+
+def token_counts(shape: Shape, stages: Mapping[int, Stage]) -> list[tuple[int, int, int, int]]:
+    """Return tokens (entering, attending, in the MLP, leaving) of each block, where their number is fixed.
+
+    Args:
+        shape: Shape of the model.
+        stages: Its stages by block.
+    """
+    count, protected, found = shape.tokens, shape.prefix_tokens, []
+    for index, block in enumerate(shape.blocks):
+        stage = stages.get(index, Stage())
+        attending = stage.count_before(count, protected)
+        protected += stage.packages
+        mlp = stage.count_between(attending, protected) if block.heads else attending
+        leaving = stage.count_after(mlp, count)
+        found.append((count, attending, mlp, leaving))
+        count = leaving
+    return found
+
+
+def macs_of(shape: Shape, stages: Mapping[int, Stage], counts: Sequence[Sequence[Count]]) -> Count:
+    """Return MACs of a model whose blocks saw `counts` (entering, attending, MLP, leaving) tokens."""
+    total, protected = count_macs(replace(shape, blocks=())), shape.prefix_tokens
+    for index, (block, (entering, attending, mlp, _)) in enumerate(zip(shape.blocks, counts, strict=True)):
+        total = total + _attention(block, shape.embed, attending) + 2 * mlp * shape.embed * block.neurons
+        if stage := stages.get(index):
+            total = total + stage.macs_before(entering, protected, shape.embed)
+            protected += stage.packages
+            if block.heads:
+                total = total + stage.macs_between(attending, block, shape.embed)
+    return total
+
+
+def count_reduced_macs(model: ReducedModel) -> int:
+    """Return the MACs of one image where the number of tokens is fixed."""
+    stages = model.at
+    return int(macs_of(model.shape, stages, token_counts(model.shape, stages)))
+
+
+def traced_macs(model: ReducedModel, trace: Trace) -> NDArray[np.float64]:
+    """Return (batch,) MACs of each image of a pass, as if it had been alone."""
+    columns = zip(trace.entering, trace.attending, trace.mlp, trace.leaving, strict=True)
+    counts = [[value.detach().double().cpu().numpy() for value in row] for row in columns]
+    return np.asarray(macs_of(model.shape, model.at, counts), dtype=np.float64)
+
+
+def stage_parameters(model: ReducedModel) -> int:
+    """Return how many parameters the stages have."""
+    return sum(parameter.numel() for parameter in model.stages.parameters())
+
+
+def _attention(block: BlockShape, embed: int, count: Any) -> Any:
+    if not block.heads:
+        return 0
+    widths = block.heads * (block.qk + block.v)
+    return count * embed * 2 * widths + count * count * widths

@@ -1,0 +1,77 @@
+"""DynamicViT (Rao et al., NeurIPS 2021): a small predictor decides which tokens stay."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedprune.core.registry import register
+from fedprune.tokens.reducer import Stage, Staged, Trace
+from fedprune.tokens.selector import LearnedStage, local_and_global, perceptron
+from fedprune.vit.shape import Shape
+
+
+class DynamicStage(LearnedStage):
+    """The prediction module: local and global features of a token (equations 2 to 5)."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(width, count)
+        self.embed = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.score = perceptron(width, width // 2, width // 4, 2)
+
+    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return (batch, tokens, 2) log-probabilities."""
+        return self.score(local_and_global(self.embed(x), mask)).log_softmax(dim=-1)  # type: ignore[no-any-return]
+
+    def macs_of_a_token(self) -> int:
+        """MACs of scoring one token."""
+        width = self.width
+        return width * width + width * (width // 2) + (width // 2) * (width // 4) + (width // 4) * 2
+
+
+def share_penalty(trace: Trace, places: Mapping[int, int], targets: Mapping[int, float], patches: int) -> Tensor:
+    """Return the mean over stages of (mean kept share - target)^2 (DynamicViT, equation 14; SPViT, equation 9).
+
+    Args:
+        trace: Counts of a pass in which `LearnedStage`s decided.
+        places: Stage (a key of `targets`) by block of the model.
+        targets: Wanted share of the original patch tokens behind each stage.
+        patches: Original patch tokens.
+    """
+    gaps = []
+    for block, name in places.items():
+        free = trace.attending[block] - trace.protected[block]
+        gaps.append(free.mean() / patches - targets[name])
+    return torch.stack(gaps).square().mean()
+
+
+@dataclass(frozen=True)
+class LearnedReducer(Staged):
+    """A staged reducer with a trained selector.
+
+    Attributes:
+        ratio_weight: Weight of the ratio loss.
+    """
+
+    trained: ClassVar[bool] = True
+    ratio_weight: float = 2.0
+
+    def penalty(self, trace: Trace, shape: Shape, stages: Mapping[int, Stage]) -> Tensor:
+        """Return the ratio loss."""
+        targets = {
+            block: stage.count / shape.patches for block, stage in stages.items() if isinstance(stage, LearnedStage)
+        }
+        places = {block: block for block in targets}
+        return self.ratio_weight * share_penalty(trace, places, targets, shape.patches)
+
+
+@register("tokens", "dynamicvit")
+@dataclass(frozen=True)
+class DynamicVit(LearnedReducer):
+    """DynamicViT: a predictor of local and global features decides in front of three blocks (trained)."""
+
+    def stage(self, shape: Shape, count: int) -> Stage:
+        """Return a stage that keeps `count` patch tokens."""
+        return DynamicStage(shape.embed, count)

@@ -1,0 +1,56 @@
+"""EViT (Liang et al., ICLR 2022): keep what the class token attends to, fuse the rest into one token."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedprune.core.registry import register
+from fedprune.tokens.attend import Attended
+from fedprune.tokens.reducer import Count, Stage, Staged
+from fedprune.tokens.state import Tokens, shares, top
+from fedprune.vit.shape import BlockShape, Shape
+
+
+class EvitStage(Stage):
+    """Keeps the `count` patch tokens with the highest class attention, mean over heads."""
+
+    needs: ClassVar[str] = "class"
+    attends: ClassVar[bool] = True
+
+    def __init__(self, count: int, fuse: bool) -> None:
+        super().__init__()
+        self.count, self.fuse = count, fuse
+
+    def between(self, tokens: Tokens, attended: Attended) -> Tokens:
+        """Keep the top tokens; the rest become one token, weighted by the attention they got (equation 3)."""
+        scores, free = attended.class_attention.mean(1), tokens.free
+        lost = free - top(scores, free, self.count)
+        reduced = tokens.mark(1 - lost)
+        if not self.fuse:
+            return reduced
+        return reduced.append(shares(scores * lost)[:, None, :] @ tokens.x)
+
+    def count_between(self, count: int, protected: int) -> int:
+        """Tokens left of `count`."""
+        return protected + self.count + self.fuse
+
+    def macs_between(self, count: Count, block: BlockShape, embed: int) -> Count:
+        """The class token's scores once more, and the fusion."""
+        return self.class_macs(count, block) + self.fuse * count * embed
+
+
+@register("tokens", "evit")
+@dataclass(frozen=True)
+class Evit(Staged):
+    """EViT: the class token's attention decides; the other tokens are fused into one (training-free here).
+
+    The paper trains the backbone with the rule in place; here the rule works on a frozen base.
+
+    Attributes:
+        fuse: Whether the tokens that go become one fused token.
+    """
+
+    fuse: bool = True
+
+    def stage(self, shape: Shape, count: int) -> Stage:
+        """Return a stage that keeps `count` patch tokens."""
+        return EvitStage(count, self.fuse)

@@ -1,0 +1,19 @@
+"""No token reduction."""
+
+from dataclasses import dataclass
+
+from fedprune.core.registry import register
+from fedprune.tokens.reducer import Reducer, Stage
+from fedprune.vit.shape import Shape
+
+
+@register("tokens", "none")
+@dataclass(frozen=True)
+class NoReduction(Reducer):
+    """All tokens stay."""
+
+    keep: float = 1.0
+
+    def stages(self, shape: Shape) -> dict[int, Stage]:
+        """Return no stage."""
+        return {}

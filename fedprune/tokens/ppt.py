@@ -1,0 +1,76 @@
+"""PPT (Wu et al., 2023): prune or pool, whichever suits the image at this depth."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fedprune.core.registry import register
+from fedprune.tokens.ats import significance
+from fedprune.tokens.attend import Attended
+from fedprune.tokens.matching import match, match_macs, merge
+from fedprune.tokens.reducer import Count, Stage, Staged
+from fedprune.tokens.state import Tokens, top
+from fedprune.vit.shape import BlockShape, Shape
+
+
+class PptStage(Stage):
+    """Removes tokens until `count` patch tokens are left, `removed` at this stage."""
+
+    needs: ClassVar[str] = "class"
+    attends: ClassVar[bool] = True
+
+    def __init__(self, count: int, removed: int, threshold: float) -> None:
+        super().__init__()
+        self.count, self.removed, self.threshold = count, removed, threshold
+
+    def between(self, tokens: Tokens, attended: Attended) -> Tokens:
+        """Prune the least significant where significance varies much, else merge the most similar pairs."""
+        free = tokens.free
+        scores = significance(attended, free)
+        mean = scores.sum(1, keepdim=True) / free.sum(1, keepdim=True)
+        varied = ((scores - mean).square() * free).sum(1, keepdim=True) / free.sum(1, keepdim=True)
+        prune = varied > self.threshold
+        pruned = top(-scores, free, self.removed)
+        similarity, target = match(attended.metric, tokens)
+        merged = top(similarity, tokens.mask, self.removed)
+        pooled = merge(tokens, torch.where(prune, torch.zeros_like(merged), merged), target)
+        return pooled.mark(1 - torch.where(prune, pruned, torch.zeros_like(pruned)))
+
+    def count_between(self, count: int, protected: int) -> int:
+        """Tokens left of `count`."""
+        return count - self.removed
+
+    def macs_between(self, count: Count, block: BlockShape, embed: int) -> Count:
+        """The class token's scores and the similarities."""
+        return self.class_macs(count, block) + match_macs(count, block.qk)
+
+
+@register("tokens", "ppt")
+@dataclass(frozen=True)
+class Ppt(Staged):
+    """PPT: prune inattentive tokens where attention is uneven, else pool similar ones (training-free).
+
+    The significance is that of ATS. The paper removes 50 tokens at blocks 3, 6 and 9 of DeiT: ratios
+    0.745, 0.49, 0.235.
+
+    Attributes:
+        threshold: Variance of the significance above which an image's tokens are pruned, not pooled.
+    """
+
+    threshold: float = 7e-5
+
+    def stages(self, shape: Shape) -> dict[int, Stage]:
+        """Return one stage a place; pooling at most halves the tokens, so a large step is spread over blocks."""
+        found: dict[int, Stage] = {}
+        left = shape.patches
+        for index, stage in sorted(super().stages(shape).items()):
+            assert isinstance(stage, PptStage)
+            removed = min(left - stage.count, (left - 1) // 2)
+            found[index] = PptStage(left - removed, removed, self.threshold)
+            left -= removed
+        return {index: stage for index, stage in found.items() if isinstance(stage, PptStage) and stage.removed > 0}
+
+    def stage(self, shape: Shape, count: int) -> Stage:
+        """Return a stage that leaves `count` patch tokens."""
+        return PptStage(count, 0, self.threshold)

@@ -1,0 +1,107 @@
+"""What the learned selectors share: they score tokens in front of a block and keep some of them."""
+
+from abc import abstractmethod
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedprune.tokens.reducer import Count, Stage
+from fedprune.tokens.state import Tokens, shares, straight_through, top
+
+PACKAGES = ("none", "sum", "weighted_mean", "mean")
+
+
+class LearnedStage(Stage):
+    """Scores each patch token twice, for staying and for going, and keeps `count` of them.
+
+    At inference the `count` best stay, or, where images may differ, those that score higher for staying. In training
+    the decision is drawn by hard Gumbel-softmax, with gradients straight through. A token that is gone stays gone.
+
+    Args:
+        width: Width of the base's residual stream.
+        count: Patch tokens that stay.
+        package: What becomes of the tokens that go: nothing, or one token that is their sum, weighted mean (both with
+            the scores for staying as weights) or mean.
+    """
+
+    def __init__(self, width: int, count: int, package: str = "none") -> None:
+        super().__init__(packages=int(package != "none"))
+        self.width, self.count, self.package = width, count, package
+        self.generator: torch.Generator | None = None  # of the Gumbel noise in training; None means no noise
+        self.channels: Tensor | None = None
+
+    @abstractmethod
+    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return (batch, tokens, 2) log-probabilities of staying and going of patch tokens (batch, tokens, width)."""
+
+    def before(self, tokens: Tokens) -> Tokens:
+        """Score, decide, package, mark."""
+        free, prefix = tokens.free, tokens.protected
+        logits = self.logits(self._read(tokens.x[:, prefix:]), free[:, prefix:])
+        kept = self._decide(logits, free[:, prefix:])
+        keep = torch.cat((tokens.mask[:, :prefix], kept), dim=1)
+        reduced = tokens.mark(keep)
+        if self.package == "none":
+            return reduced
+        lost = free[:, prefix:] - kept
+        weights = lost if self.package == "mean" else lost * logits[..., 0].exp().to(lost.dtype)
+        weights = weights if self.package == "sum" else shares(weights)
+        return reduced.insert(weights[:, None, :] @ tokens.x[:, prefix:])
+
+    def connect(self, kept: Tensor, width: int) -> None:
+        """Read zeros where an edge model lost a dimension of the base's residual stream."""
+        channels = torch.full((width,), len(kept))
+        channels[kept] = torch.arange(len(kept))
+        self.channels = channels
+
+    def count_before(self, count: int, protected: int) -> int:
+        """Tokens left of `count`."""
+        return protected + self.count + self.packages
+
+    def macs_before(self, count: Count, protected: int, embed: int) -> Count:
+        """The scores, and the package."""
+        return (count - protected) * (self.macs_of_a_token() + self.packages * embed)
+
+    @abstractmethod
+    def macs_of_a_token(self) -> int:
+        """MACs of scoring one token."""
+
+    def _read(self, x: Tensor) -> Tensor:
+        return x if self.channels is None else F.pad(x, (0, 1)).index_select(2, self.channels.to(x.device))
+
+    def _decide(self, logits: Tensor, allowed: Tensor) -> Tensor:
+        if self.training and self.generator is not None:
+            noise = torch.empty_like(logits).exponential_(generator=self.generator).log()
+            soft = (logits - noise).softmax(dim=-1)[..., 0]
+            hard = (soft >= 0.5).to(soft.dtype)
+            return straight_through(hard, soft).to(allowed.dtype) * allowed
+        difference = logits[..., 0] - logits[..., 1]
+        if not (self.ragged or self.training):
+            return top(difference, allowed, self.count)
+        hard = (difference >= 0).to(allowed.dtype).maximum(top(difference, allowed, 1))  # one stays in any case
+        soft = difference.sigmoid().to(allowed.dtype)
+        return (straight_through(hard, soft) if self.training else hard) * allowed
+
+
+def perceptron(*widths: int) -> nn.Sequential:
+    """Return Linears of these widths with GELUs between."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def local_and_global(features: Tensor, mask: Tensor) -> Tensor:
+    """Replace the second half of the channels by its mean over living tokens (DynamicViT, equations 2 to 4).
+
+    Args:
+        features: (..., tokens, width)
+        mask: (..., tokens) with as many dimensions as `features` less one, or broadcastable.
+    """
+    half = features.shape[-1] // 2
+    local, rest = features[..., :half], features[..., half:]
+    weights = mask.unsqueeze(-1)
+    mean = (rest * weights).sum(-2, keepdim=True) / weights.sum(-2, keepdim=True).clamp(min=1)
+    return torch.cat((local, mean.expand_as(rest)), dim=-1)

@@ -1,0 +1,133 @@
+"""The tokens of a batch on their way through a reduced model.
+
+A reducer only marks tokens as gone. Whether a marked token stays in place, masked (training), or is gathered away
+(inference) is decided by the model, so that both are one computation.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of a batch.
+
+    Attributes:
+        x: (batch, tokens, embed)
+        protected: Leading tokens that no reducer touches: class and distillation tokens, then packages.
+        alive: (batch, tokens) 1 where a token is there, 0 where it is gone; None when all are there. Of floating
+            type, so that gradients reach the selector that decided.
+        size: (batch, tokens) number of patches that a token stands for; None when each stands for one.
+        attention: (batch, tokens) a running class attention that some reducers carry along.
+        parked: What the tokens were before a selection that will be undone after the block.
+        order: (batch, kept) where the tokens that were gathered stand in `parked`.
+    """
+
+    x: Tensor
+    protected: int
+    alive: Tensor | None = None
+    size: Tensor | None = None
+    attention: Tensor | None = None
+    parked: "Tokens | None" = None
+    order: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, tokens) `alive`, ones where it is None."""
+        return torch.ones_like(self.x[..., 0]) if self.alive is None else self.alive
+
+    @property
+    def free(self) -> Tensor:
+        """(batch, tokens) 1 for the living tokens that a reducer may touch."""
+        mask = self.mask
+        return torch.cat((torch.zeros_like(mask[:, : self.protected]), mask[:, self.protected :]), dim=1)
+
+    @property
+    def counts(self) -> Tensor:
+        """(batch,) number of living tokens."""
+        return self.mask.sum(dim=1)
+
+    def with_x(self, x: Tensor) -> "Tokens":
+        """Return the same tokens with other values."""
+        return replace(self, x=x)
+
+    def mark(self, keep: Tensor) -> "Tokens":
+        """Mark tokens as gone where `keep` (batch, tokens) is 0; what is gone stays gone."""
+        return replace(self, alive=keep if self.alive is None else self.alive * keep)
+
+    def insert(self, token: Tensor) -> "Tokens":
+        """Put a (batch, 1, embed) package behind the protected tokens and protect it too."""
+        place = self.protected
+
+        def put(values: Tensor | None) -> Tensor | None:
+            if values is None:
+                return None
+            return torch.cat((values[:, :place], torch.ones_like(values[:, :1]), values[:, place:]), dim=1)
+
+        x = torch.cat((self.x[:, :place], token.to(self.x.dtype), self.x[:, place:]), dim=1)
+        return replace(self, x=x, protected=place + 1, alive=put(self.alive), size=put(self.size))
+
+    def append(self, token: Tensor) -> "Tokens":
+        """Put a (batch, 1, embed) token behind all others, as a token like any other."""
+
+        def put(values: Tensor | None) -> Tensor | None:
+            return None if values is None else torch.cat((values, torch.ones_like(values[:, :1])), dim=1)
+
+        x = torch.cat((self.x, token.to(self.x.dtype)), dim=1)
+        return replace(self, x=x, alive=put(self.alive), size=put(self.size), attention=put(self.attention))
+
+    def compact(self, count: int | None) -> "Tokens":
+        """Gather the living tokens, in their order.
+
+        Args:
+            count: How many live in each image; None when images differ, then short ones are padded and stay marked.
+        """
+        if self.alive is None:
+            return self
+        counts = self.alive.sum(dim=1)
+        kept = int(counts.max()) if count is None else count
+        if kept == self.x.shape[1]:
+            return self if count is None else replace(self, alive=None)
+        order = living_first(self.alive)[:, :kept]
+        padded = count is None and bool(counts.min() < kept)
+
+        def take(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.gather(1, order)
+
+        x = self.x.gather(1, order.unsqueeze(-1).expand(-1, -1, self.x.shape[-1]))
+        alive = take(self.alive) if padded else None
+        return replace(self, x=x, alive=alive, size=take(self.size), attention=take(self.attention), order=order)
+
+
+def living_first(alive: Tensor) -> Tensor:
+    """Return (batch, tokens) indices: living tokens in their order, then the others in theirs."""
+    length = alive.shape[1]
+    place = torch.arange(length, device=alive.device, dtype=torch.float32)
+    key = alive.detach().float() * (2 * length) - place
+    return key.topk(length, dim=1).indices
+
+
+def top(scores: Tensor, allowed: Tensor, count: int) -> Tensor:
+    """Return (batch, tokens) 1 for the `count` highest scores among the tokens that are `allowed`, else 0.
+
+    Of equal scores the earlier token's is the higher, as ONNX's TopK has it.
+    """
+    scores = scores.detach().masked_fill(allowed.detach() == 0, -torch.inf)
+    if torch.compiler.is_exporting():
+        chosen = scores.topk(count, dim=1).indices
+    else:
+        chosen = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(allowed).scatter(1, chosen, 1.0)
+
+
+def shares(weights: Tensor) -> Tensor:
+    """Return (batch, tokens) weights that sum to 1 in each image; zeros where all are zero."""
+    total = weights.sum(1, keepdim=True)
+    return weights / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """Return the values of `hard`, to the bit, with the gradients of `soft`."""
+    return hard.detach() + (soft - soft.detach())
