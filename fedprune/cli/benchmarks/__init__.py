@@ -1,0 +1,1 @@
+"""Benchmarks: `fedprune bench NAME`, each ending in one JSON line."""
