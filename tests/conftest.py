@@ -19,3 +19,9 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"There are no real images at {REAL_DATA}; set FEDPRUNE_DATA to the folder that holds them.")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for all runs of the session, as the runs of a sweep share one."""
+    return tmp_path_factory.mktemp("cache")

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in names), None)
     for name, sentence in names.items():
-        subparser = subparsers.add_parser(name, help=sentence, description=sentence)
+        subparser = subparsers.add_parser(name, help=sentence.replace("%", "%%"), description=sentence)
         if name == asked:  # only the command that is asked for is imported
             command = importlib.import_module(f"fedprune.cli.{name}")
             command.add_arguments(subparser)

@@ -16,12 +16,6 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for all runs of the session, as the runs of a sweep share one."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def small(tmp_path: Path, shared_cache: Path) -> list[str]:
     """Settings of a run of seconds, in a runs folder of its own."""

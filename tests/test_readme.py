@@ -1,0 +1,74 @@
+"""What README.md says can be done is done here: its commands are understood, its example method runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedprune.cli.main import commands
+from fedprune.experiment.compose import compose, expand
+from tests.experiment.conftest import SMALL
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+COMMANDS = sorted(
+    {line.strip() for text in DOCUMENTS for line in re.findall(r"^(?:\w+=\S+ )?fedprune .*$", text, re.M)}
+)
+RUNS = [line.split("fedprune run ")[1] for line in COMMANDS if line.startswith("fedprune run ")]
+
+
+def test_there_are_commands_to_test():
+    assert len(RUNS) >= 4
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_exists(line):
+    name = line[line.index("fedprune ") :].split()[1]
+    assert name in commands(ROOT / "fedprune" / "cli")
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_every_run_composes(line):
+    overrides = [word for word in line.split() if word != "-m"]
+    expanded = expand(overrides)
+    assert len(expanded) == 1 or "-m" in line.split()
+    for run in expanded[:2]:
+        compose(run)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def test_the_example_method_runs_from_one_file(tmp_path, shared_cache):
+    code = re.search(r"```python\n(.*?)```", README, re.S)
+    assert code is not None
+    plugin = tmp_path / "quiet.py"
+    plugin.write_text(code[1])
+    environment = {**os.environ, "FEDPRUNE_PLUGINS": str(plugin)}
+    small = [*SMALL, f"runs={tmp_path / 'runs'}", f"cache={shared_cache}", "oracle=false"]
+
+    listed = subprocess.run(
+        [sys.executable, "-m", "fedprune", "list", "methods"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "quiet" in listed.stdout
+
+    finished = subprocess.run(
+        [sys.executable, "-m", "fedprune", "run", "method=quiet", *small],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "averages over 3 of 3 devices" in finished.stdout
+    assert list((tmp_path / "runs").glob("glyphs-quiet-*/record.json"))
