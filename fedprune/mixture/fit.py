@@ -16,12 +16,13 @@ class MixtureFit(ABC):
     Attributes:
         covariance: `spherical`, `diag`, `tied` or `full`. The last two give their members away (see the docs).
         floor: Variance added to every direction, relative to the pool's mean variance.
-        images_per_component: Fewest images a component; a small device fits fewer components.
+        images_per_component: Fewest images a component; a small device fits fewer components. The fewer, the more each
+            image shows in the parameters.
     """
 
-    covariance: str = "diag"
+    covariance: str = "spherical"
     floor: float = 0.01
-    images_per_component: int = 10
+    images_per_component: int = 25
 
     def __post_init__(self) -> None:
         """Refuse values that no fit can use."""
