@@ -5,7 +5,7 @@ order and reduced by themselves, so a device's result is the same to the last bi
 others, or in another order; reading only the rows with weight does less work than a product with the whole pool.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,25 +19,13 @@ from fedprune.core.hashing import content_hash
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.bank import Bank
 from fedprune.evidence.measure import Pass, family_width, measure
+from fedprune.evidence.statistics import centre, statistic_named
 from fedprune.vit.base import BF16_WIDTH, Base
 from fedprune.vit.units import Units, unpack
 
-Transform = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
 _CHUNK = 256  # rows in memory while a mean is taken
-_LOSS_FAMILIES = ("gradient", "skip")
-
-# Each statistic of an image: the stored family that it comes from, and what is done to it before the mean.
-STATISTICS: dict[str, tuple[str, Transform]] = {
-    "taylor": ("gradient", np.asarray),
-    "taylor_abs": ("gradient", np.abs),
-    "taylor_square": ("gradient", np.square),
-    **{
-        family: (family, np.asarray)
-        for family in ("activation", "activation_mean", "activation_square", "features", "skip", "cosine", "cka")
-    },
-}
+_LOSS_FAMILIES = ("gradient", "shift", "skip")
 
 
 class Evidence:
@@ -100,7 +88,8 @@ class Evidence:
 
     def prepare(self, indices: IntArray, statistics: Iterable[str] = ("taylor_abs",)) -> None:
         """Compute what is missing for these images, in one pass; give the union of many proxy sets at once."""
-        banks = {family: self._bank(family) for family in sorted({_lookup(name)[0] for name in statistics})}
+        wanted = {family for name in statistics for family in statistic_named(name).families}
+        banks = {family: self._bank(family) for family in sorted(wanted)}
         if not any(len(bank.missing(indices)) for bank in banks.values()):
             return
         self._cache.mkdir(parents=True, exist_ok=True)
@@ -113,11 +102,23 @@ class Evidence:
             for families, group in sorted(needs.items()):
                 self._measure(np.array(group, dtype=np.int64), families)
 
-    def rows(self, statistic: str, indices: IntArray) -> NDArray[np.float32]:
-        """Return each image's values (len(indices), row length); see `vit.units` for the order of units."""
-        family, transform = _lookup(statistic)
+    def rows(
+        self, statistic: str, indices: IntArray, means: NDArray[np.floating] | None = None
+    ) -> NDArray[np.floating]:
+        """Return each image's values (len(indices), row length); see `vit.units` for the order of units.
+
+        Args:
+            statistic: A name of `statistics.STATISTICS`.
+            indices: Images.
+            means: What a centred statistic is centred on; by default the mean over `indices`.
+        """
+        kind = statistic_named(statistic)
         self.prepare(indices, (statistic,))
-        return transform(self._bank(family).read(indices))
+        rows: NDArray[np.floating] = self._bank(kind.family).read(indices)
+        if kind.centred:
+            means = self.mean_row("activation_mean", indices) if means is None else means
+            rows = centre(rows, self._bank("shift").read(indices), means, self.base.shape)
+        return kind.transform(rows)
 
     def mean(self, statistic: str, indices: IntArray, weights: NDArray[np.floating] | None = None) -> Units:
         """Return the weighted mean over images as one number a unit; repeated images count as often."""
@@ -134,12 +135,14 @@ class Evidence:
 
     def _compute_mean(self, statistic: str, indices: bytes, weights: bytes) -> NDArray[np.float64]:
         index, weight = np.frombuffer(indices, dtype=np.int64), np.frombuffer(weights, dtype=np.float64)
+        kind = statistic_named(statistic)
         self.prepare(index, (statistic,))
-        total = np.zeros(family_width(_lookup(statistic)[0], self.base.shape))
+        means = self.mean_row("activation_mean", index, weight) if kind.centred else None
+        total = np.zeros(family_width(kind.family, self.base.shape))
         for start in range(0, len(index), _CHUNK):
             part = slice(start, start + _CHUNK)
             # einsum rather than BLAS: the same sum whatever the number of threads
-            total += np.einsum("i,ij->j", weight[part].astype(np.float32), self.rows(statistic, index[part]))
+            total += np.einsum("i,ij->j", weight[part].astype(np.float32), self.rows(statistic, index[part], means))
         return total
 
     def _measure(self, indices: IntArray, families: tuple[str, ...]) -> None:
@@ -160,9 +163,3 @@ class Evidence:
             folder = self._cache / "evidence" / f"{family}-{content_hash(*key)}"
             self._banks[family] = Bank(folder, family_width(family, self.base.shape))
         return self._banks[family]
-
-
-def _lookup(statistic: str) -> tuple[str, Transform]:
-    if statistic not in STATISTICS:
-        raise ValueError(f"There is no statistic {statistic!r}. There are: {', '.join(STATISTICS)}.")
-    return STATISTICS[statistic]

@@ -26,6 +26,7 @@ from fedprune.vit.units import row_length
 Rows = NDArray[np.floating]
 
 PRECISIONS = {"bf16": torch.float32, "fp32": torch.float32, "fp64": torch.float64}
+_GRADIENTS = ("gradient", "shift")
 _ACTIVATIONS = ("activation", "activation_mean", "activation_square")
 _SIMILARITIES = ("cosine", "cka")
 _NOISE = 0.1  # standard deviation of the perturbation behind `kl`, in normalised pixels
@@ -60,7 +61,7 @@ class Pass:
 
 def family_width(family: str, shape: Shape) -> int:
     """Return how many numbers a row of `family` has."""
-    if family == "gradient" or family in _ACTIVATIONS:
+    if family in _GRADIENTS or family in _ACTIVATIONS:
         return row_length(shape)
     if family == "features":
         return shape.embed
@@ -78,7 +79,7 @@ def measure(
 ) -> Iterator[tuple[IntArray, dict[str, Rows]]]:
     """Yield for each batch its indices and its rows of every family.
 
-    Families: `gradient` (dL/dgate), `activation`, `activation_mean`, `activation_square` (rows of units);
+    Families: `gradient` (dL/dgate), `shift` (dL/d(added constant)), `activation`, `activation_mean`, `activation_square` (rows of units);
     `features` (what the classifier reads); `skip`, `cosine`, `cka` (two numbers a block, see `layers`).
     """
     model = _placed(model, how)
@@ -115,7 +116,7 @@ def _measure_batch(
         return image_losses(logits, labels, how.loss, how.classes, reference)
 
     rows: dict[str, Tensor] = {}
-    gradients, activations = "gradient" in families, bool(set(_ACTIVATIONS) & set(families))
+    gradients, activations = (bool(set(kinds) & set(families)) for kinds in (_GRADIENTS, _ACTIVATIONS))
     if gradients or activations or "features" in families:
         with (
             torch.set_grad_enabled(gradients),
@@ -125,6 +126,7 @@ def _measure_batch(
             rows["features"] = model.forward_head(tokens, pre_logits=True).detach()
             if gradients:
                 rows["gradient"] = reading.gate_rows(losses(model.forward_head(tokens)))
+                rows["shift"] = reading.shift_rows()
             if activations:
                 rows.update(zip(_ACTIVATIONS, reading.activation_rows(), strict=True))
     with torch.no_grad():

@@ -2,7 +2,9 @@
 
 Multiply a unit's output by a gate that stands at 1. The loss's derivative by that gate is `sum_t a[t] * dL/da[t]` over
 the tokens t of one image: activation times gradient, both of which the backward pass has in its hands at the unit's
-place. A tap is an identity there; its backward stores that sum, one row an image, and hands the gradient on.
+place. A tap is an identity there; its backward stores that sum, one row an image, and hands the gradient on. Where the
+next layer has a bias that can take over a unit's mean, the tap also sums the gradient alone: the derivative by a
+constant added to the unit.
 Weights are frozen, so no weight gradient is ever formed. Images must not be coupled: the model is in eval mode.
 
 The same taps read a base (timm's own attention) and an edge model (ours): both have `attn.qkv`, `attn.proj`, `mlp.fc2`.
@@ -18,11 +20,11 @@ from torch import Tensor, nn
 
 from fedprune.vit.shape import BlockShape, Shape
 
-Sink = Callable[[Tensor], None]
+Sink = Callable[[Tensor, Tensor], None]
 
 
 class _Tap(torch.autograd.Function):
-    """Identity whose backward hands `activation * gradient` to a sink."""
+    """Identity whose backward hands activation and gradient to a sink."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, sink: Sink) -> Tensor:
@@ -33,7 +35,7 @@ class _Tap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
-        ctx.sink(values * gradient)
+        ctx.sink(values, gradient)
         return gradient, None
 
 
@@ -42,6 +44,7 @@ class _Block:
     """What one block's taps have read, each (images, units)."""
 
     gates: dict[str, Tensor] = field(default_factory=dict)
+    shifts: dict[str, Tensor] = field(default_factory=dict)
     sizes: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -70,7 +73,7 @@ class Reading:
         """
         assert self.start is not None
         (gradient,) = torch.autograd.grad(loss.sum(), self.start)
-        embed = _over_tokens(self.start.detach() * gradient)
+        embed = _sum_tokens(self.start.detach() * gradient)
         parts = []
         for block, shape in zip(self.blocks, self.shape.blocks, strict=True):
             like = embed[:, 0]
@@ -86,6 +89,20 @@ class Reading:
                 block.gates.get("neurons", like.new_zeros(len(like), shape.neurons)),
             ]
         return torch.cat([embed, *parts], 1)
+
+    def shift_rows(self) -> Tensor:
+        """Return dL/d(constant added to the unit) after `gate_rows`; only value dimensions and neurons have one."""
+        assert self.start is not None
+        like = _sum_tokens(self.start.detach())[:, 0]
+        parts = [like.new_zeros(len(like), self.shape.embed)]
+        for block, shape in zip(self.blocks, self.shape.blocks, strict=True):
+            v, neurons = shape.heads * shape.v, shape.neurons
+            parts += [
+                like.new_zeros(len(like), 2 + shape.heads * (1 + shape.qk)),
+                block.shifts.get("v", like.new_zeros(len(like), v)),
+                block.shifts.get("neurons", like.new_zeros(len(like), neurons)),
+            ]
+        return torch.cat(parts, 1)
 
     def activation_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean size, the mean and the mean square over tokens as three (images, row_length).
@@ -158,24 +175,14 @@ def _tap_block(block: nn.Module, read: _Block, widths: BlockShape, reading: Read
                 read.sizes["qk"] = _pair_sizes(q, k)
             return _tap(output, sink_qkv) if reading.gradients else output
 
-        def sink_qkv(product: Tensor) -> None:
-            read.gates["qk"] = _over_tokens(product[..., :qk])
-            read.gates["v"] = _over_tokens(product[..., 2 * qk :])
+        def sink_qkv(values: Tensor, gradient: Tensor) -> None:
+            read.gates["qk"] = _sum_tokens(values[..., :qk] * gradient[..., :qk])
 
         handles.append(block.get_submodule("attn.qkv").register_forward_hook(read_qkv))
-        handles.append(block.get_submodule("attn.proj").register_forward_hook(_sizer(read, "v", reading)))
+        handles += _tap_input(block.get_submodule("attn.proj"), read, "v", reading)
         handles.append(_branch(block, "ls1", "attn").register_forward_hook(_writer(read, "attention", reading)))
     if widths.neurons:
-
-        def read_neurons(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (_tap(inputs[0], sink_neurons), *inputs[1:]) if reading.gradients else inputs
-
-        def sink_neurons(product: Tensor) -> None:
-            read.gates["neurons"] = _over_tokens(product)
-
-        fc2 = block.get_submodule("mlp.fc2")
-        handles.append(fc2.register_forward_pre_hook(read_neurons))
-        handles.append(fc2.register_forward_hook(_sizer(read, "neurons", reading)))
+        handles += _tap_input(block.get_submodule("mlp.fc2"), read, "neurons", reading)
         handles.append(_branch(block, "ls2", "mlp").register_forward_hook(_writer(read, "mlp", reading)))
     return handles
 
@@ -205,21 +212,26 @@ def _ender(reading: Reading) -> Callable[..., None]:
     return end
 
 
-def _sizer(read: _Block, name: str, reading: Reading) -> Callable[..., None]:
-    """Read the statistics of a linear layer's input, which is what the pruned units feed."""
+def _tap_input(layer: nn.Module, read: _Block, name: str, reading: Reading) -> list[Any]:
+    """Tap a linear layer's input: the outputs of the units that feed it."""
 
-    def size(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def sink(values: Tensor, gradient: Tensor) -> None:
+        read.gates[name] = _sum_tokens(values * gradient)
+        read.shifts[name] = _sum_tokens(gradient)
+
+    def tap(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if reading.activations:
             read.sizes[name] = _sizes(inputs[0].detach())
+        return (_tap(inputs[0], sink), *inputs[1:]) if reading.gradients else inputs
 
-    return size
+    return [layer.register_forward_pre_hook(tap)]
 
 
 def _writer(read: _Block, name: str, reading: Reading) -> Callable[..., Tensor]:
     """Read what a branch writes into the residual stream."""
 
-    def sink(product: Tensor) -> None:
-        read.gates[name] = _over_tokens(product)
+    def sink(values: Tensor, gradient: Tensor) -> None:
+        read.gates[name] = _sum_tokens(values * gradient)
 
     def write(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if reading.activations:
@@ -234,9 +246,9 @@ def _tap(values: Tensor, sink: Sink) -> Tensor:
     return tapped
 
 
-def _over_tokens(product: Tensor) -> Tensor:
+def _sum_tokens(values: Tensor) -> Tensor:
     """Sum (images, tokens, units) over tokens, in float32 at least."""
-    return product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32))
+    return values.sum(1, dtype=torch.promote_types(values.dtype, torch.float32))
 
 
 def _sizes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -75,6 +75,8 @@ class Importance:
         layer: Layer importance: `none`, `gate` (mean absolute derivative by the branch's gate), `skip` (rise of the
             loss without the branch), `cosine`, `cka` (what the branch changes) or `fisher` (sum over its units).
         layer_power: Exponent of the layer importance.
+        centred: Whether the Taylor terms of neurons and value dimensions are taken about the unit's mean, which a
+            refitted bias takes over.
         cost: What a unit's removal frees, in `params` or `macs`.
         cost_power: Exponent of the cost; 0 ranks by importance alone, 1 by importance per cost.
         kinds: Factors between kinds of units.
@@ -87,6 +89,7 @@ class Importance:
     scope: str = "layer"
     layer: str = "none"
     layer_power: float = 1.0
+    centred: bool = False
     cost: str = "params"
     cost_power: float = 1.0
     kinds: KindWeights = field(default_factory=KindWeights)
@@ -104,9 +107,9 @@ class Importance:
         """Return the statistics of evidence that these scores read."""
         terms, wanted = self.terms, set()
         if terms.taylor or self.layer == "gate":
-            wanted.add("taylor_abs")
+            wanted.add(self._taylor("abs"))
         if terms.taylor_square or self.layer == "fisher":
-            wanted.add("taylor_square")
+            wanted.add(self._taylor("square"))
         if terms.activation:
             wanted.add("activation")
         if terms.variance:
@@ -114,6 +117,9 @@ class Importance:
         if self.layer in ("skip", "cosine", "cka"):
             wanted.add(self.layer)
         return tuple(sorted(wanted))
+
+    def _taylor(self, power: str) -> str:
+        return f"{'centred' if self.centred else 'taylor'}_{power}"
 
     def score(self, base: Base, means: Means) -> FloatArray:
         """Return the joint score of every unit as one row; higher is more important."""
@@ -132,8 +138,22 @@ class Importance:
         total = np.zeros(row_length(base.shape))
         for term in fields(self.terms):
             if weight := getattr(self.terms, term.name):
-                total += weight * self._normalised(_term(term.name, base, means), base.shape)
+                total += weight * self._normalised(self._term(term.name, base, means), base.shape)
         return total
+
+    def _term(self, name: str, base: Base, means: Means) -> FloatArray:
+        """Return one term of neuron importance for every unit."""
+        if name == "taylor":
+            return means(self._taylor("abs"))
+        if name == "taylor_square":
+            return means(self._taylor("square"))
+        outgoing, whole = weight_norms(base.model, base.shape)
+        if name == "weight":
+            return whole
+        if name == "activation":
+            return means("activation") * outgoing
+        variance = means("activation_square") - means("activation_mean") ** 2
+        return np.sqrt(np.maximum(variance, 0)) * outgoing
 
     def _normalised(self, values: FloatArray, shape: Shape) -> FloatArray:
         result = np.empty_like(values)
@@ -150,10 +170,10 @@ class Importance:
         if self.layer in ("skip", "cosine", "cka"):
             branches = means(self.layer).reshape(-1, 2)
         elif self.layer == "gate":
-            row = means("taylor_abs")
+            row = means(self._taylor("abs"))
             branches = np.array([[row[block.attention], row[block.mlp]] for block in units.blocks])
         else:
-            row = means("taylor_square")
+            row = means(self._taylor("square"))
             branches = np.array([[row[block.v].sum(), row[block.neurons].sum()] for block in units.blocks])
         branches = np.maximum(branches, 1e-3 * branches.max())  # a branch whose loss helps is merely unimportant
         branches /= branches.mean()
@@ -182,21 +202,6 @@ def unit_costs(shape: Shape, cost: str) -> FloatArray:
         embed += tokens * (2 * widths.heads * (widths.qk + widths.v) + 2 * widths.neurons)
     costs[units.embed] = embed
     return np.maximum(costs, 1)
-
-
-def _term(name: str, base: Base, means: Means) -> FloatArray:
-    """Return one term of neuron importance for every unit."""
-    if name == "taylor":
-        return means("taylor_abs")
-    if name == "taylor_square":
-        return means("taylor_square")
-    outgoing, whole = weight_norms(base.model, base.shape)
-    if name == "weight":
-        return whole
-    if name == "activation":
-        return means("activation") * outgoing
-    variance = means("activation_square") - means("activation_mean") ** 2
-    return np.sqrt(np.maximum(variance, 0)) * outgoing
 
 
 def _groups(shape: Shape, scope: str) -> list[IntArray]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from fedprune.devices.budget import Budget
 from fedprune.devices.search import measure as measure_size
-from fedprune.evidence.evidence import STATISTICS
 from fedprune.evidence.measure import Pass, measure
+from fedprune.evidence.statistics import centre, statistic_named
 from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.places import places
@@ -38,15 +38,18 @@ def removal_steps(shape: Shape, budget: Budget, share: float) -> Iterator[Budget
 
 def score_edge(importance: Importance, task: PruningTask, edge: EdgeModel, how: Pass) -> FloatArray:
     """Return scores of the base's units measured on `edge`; units that are gone have -inf."""
-    families = tuple(sorted({STATISTICS[name][0] for name in importance.statistics()}))
+    families = tuple(sorted({kind for name in importance.statistics() for kind in statistic_named(name).families}))
     batches = list(measure(edge.model, edge.shape, edge.preprocess, task.images, task.proxy, families, how))
     rows = {family: np.concatenate([part[family] for _, part in batches]) for family in families}
     there = units_kept(task.base.shape, edge.keep)
 
     def mean(statistic: str) -> FloatArray:
-        family, transform = STATISTICS[statistic]
-        values = transform(rows[family]).astype(np.float64).mean(0)
-        if family in ("skip", "cosine", "cka"):
+        kind = statistic_named(statistic)
+        values = rows[kind.family]
+        if kind.centred:
+            values = centre(values, rows["shift"], rows["activation_mean"].mean(0), edge.shape)
+        values = kind.transform(values).mean(0, dtype=np.float64)
+        if kind.family in ("skip", "cosine", "cka"):
             blocks = [block.block for block in edge.keep.blocks]
             branches = np.zeros((len(task.base.shape.blocks), 2))
             branches[blocks] = values.reshape(-1, 2)

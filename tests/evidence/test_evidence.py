@@ -4,15 +4,17 @@ import multiprocessing
 
 import numpy as np
 import pytest
-from tests.evidence.conftest import make_base, make_images
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.core.errors import ModelError
+from fedprune.core.errors import ConfigError, ModelError
 from fedprune.evidence.bank import Bank
-from fedprune.evidence.evidence import STATISTICS, Evidence
+from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.measure import Pass, measure
-from fedprune.vit.units import pack, row_length
+from fedprune.evidence.statistics import STATISTICS
+from fedprune.vit.units import pack, row_length, unpack
+from tests.evidence.conftest import make_base, make_images
 
 
 def make_evidence(folder, **options):
@@ -54,6 +56,24 @@ def test_a_device_is_bit_equal_alone_with_others_and_in_any_order(tmp_path, stat
     backwards = make_evidence(tmp_path / "backwards")
     means = [backwards.mean_row(statistic, proxy) for proxy in reversed(proxies)]
     assert np.array_equal(means[6], alone)
+
+
+def test_centred_gradients_are_those_about_the_mean(tmp_path):
+    """Checked on the definition: the derivative by a gate on `a - mean` with the mean added back outside the gate."""
+    evidence = make_evidence(tmp_path, precision="fp64")
+    indices, block = np.arange(12), evidence.base.model.blocks[1]
+    means = evidence.mean_row("activation_mean", indices)
+    rows = unpack(evidence.rows("centred_abs", indices), evidence.base.shape).blocks[1]
+    mean = torch.from_numpy(unpack(means, evidence.base.shape).blocks[1].neurons)
+    model = evidence.base.model.double()
+    pixels = evidence.base.preprocess(evidence.images.pixels[3:4]).double()
+    gate = torch.ones(len(mean), dtype=torch.float64, requires_grad=True)
+    handle = block.mlp.fc2.register_forward_pre_hook(lambda module, inputs: ((inputs[0] - mean) * gate + mean,))
+    loss = torch.nn.functional.cross_entropy(model(pixels), torch.from_numpy(evidence.images.labels[3:4]))
+    handle.remove()
+    expected = torch.autograd.grad(loss, gate)[0].numpy()
+    np.testing.assert_allclose(rows.neurons[3], np.abs(expected), rtol=2e-3, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(rows.mlp[3], abs(expected.sum()), rtol=2e-3, atol=2e-3 * np.abs(expected).max())
 
 
 def test_only_missing_images_are_measured(tmp_path):
@@ -138,7 +158,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_wrong_names_are_refused_with_the_right_ones(tmp_path):
-    with pytest.raises(ValueError, match="taylor_abs"):
+    with pytest.raises(ConfigError, match="taylor_abs"):
         make_evidence(tmp_path).rows("taylr", np.arange(2))
     with pytest.raises(ValueError, match="entropy"):
         make_evidence(tmp_path, loss="guess")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.evidence.conftest import VARIANTS, make_base, make_images
-from tests.evidence.explicit_gates import gate_gradients
 
 from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.taps import taps
 from fedprune.vit.units import unpack
+from tests.evidence.conftest import VARIANTS, make_base, make_images
+from tests.evidence.explicit_gates import gate_gradients
 
 
 def read_rows(base, images, indices, family="gradient", **options):
