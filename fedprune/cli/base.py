@@ -1,4 +1,4 @@
-"""Train a base: the packaged micro DeiT for glyphs, or a pretrained one on a data set's public pool."""
+"""Train a base: a pretrained one on the public pool, or the micro DeiT for glyphs that the package ships."""
 
 import argparse
 from pathlib import Path
@@ -6,25 +6,50 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    commands = parser.add_subparsers(dest="what", required=True)
-    glyphs = commands.add_parser("glyphs", help="make the micro DeiT for data=glyphs that the package ships")
+    commands = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    pool = commands.add_parser("pool", help="fine-tune the base of a run on its public pool; settings as for `run`")
+    pool.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. scale=cifar")
+    glyphs = commands.add_parser("glyphs", help="make the micro DeiT for data=glyphs")
     glyphs.add_argument("--output", type=Path, default=Path("cache/bases/glyphs"), help="folder of weights and log")
-    glyphs.add_argument("--epochs", type=int, default=80)
-    glyphs.add_argument("--per-class", type=int, default=100, help="characters drawn afresh for each epoch")
+    glyphs.add_argument("--epochs", type=int, default=18)
+    glyphs.add_argument("--per-class", type=int, default=100, help="images of each character, drawn for each epoch")
     glyphs.add_argument("--batch-size", type=int, default=64)
     glyphs.add_argument("--learning-rate", type=float, default=1.5e-3)
     glyphs.add_argument("--seed", type=int, default=0)
+    glyphs.add_argument("--threads", type=int, default=1)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train as the arguments say."""
-    return _glyphs(arguments)
+    """Train as the arguments say; what was begun before is gone on with."""
+    return _pool(arguments) if arguments.what == "pool" else _glyphs(arguments)
+
+
+def _pool(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from fedprune.experiment.compose import compose
+    from fedprune.vit.base import predict
+    from fedprune.vit.training import accuracy_of
+
+    config = compose(arguments.overrides)
+    torch.set_num_threads(config.threads)
+    dataset = config.data.load()
+    partition = config.partition.split(dataset, config.seed)
+    base = config.base.load(dataset, partition, Path(config.cache))
+    indices = partition.validation
+    logits = predict(base.model, base.preprocess, dataset.train, indices, precision=config.precision)
+    accuracy = accuracy_of(logits, dataset.train.labels[indices])
+    print(f"Base {base.fingerprint}: {100 * accuracy:.1f} % on the validation cut ({len(indices)} images).")
+    return 0
 
 
 def _glyphs(arguments: argparse.Namespace) -> int:
-    from fedprune.vit.base_glyphs import PACKAGED, make_glyph_base
-    from fedprune.vit.training import Recipe
+    import torch
 
+    from fedprune.vit.base_glyphs import PACKAGED, make_glyph_base
+    from fedprune.vit.training import Recipe, tell
+
+    torch.set_num_threads(arguments.threads)
     recipe = Recipe(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
@@ -34,6 +59,6 @@ def _glyphs(arguments: argparse.Namespace) -> int:
         flip=False,
         seed=arguments.seed,
     )
-    make_glyph_base(arguments.output, recipe, arguments.per_class, print)
+    make_glyph_base(arguments.output, recipe, arguments.per_class, tell)
     print(f"Wrote {arguments.output / PACKAGED.name}")
     return 0

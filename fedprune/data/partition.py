@@ -62,6 +62,8 @@ class ShardPartitioner(Partitioner):
         pool, validation, private = public_cut(
             dataset.train.labels, self.pool_share, self.validation_share, self.pool_seed
         )
+        tested = np.bincount(dataset.test.labels, minlength=len(dataset.classes)) > 0
+        private = private[tested[dataset.train.labels[private]]]
         if self.devices > len(private):
             raise DataError(
                 f"There are more devices ({self.devices}) than private images ({len(private)}). "

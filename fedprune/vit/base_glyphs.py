@@ -12,7 +12,7 @@ from fedprune.data.glyphs import CHARACTERS, SIDE, Glyphs
 from fedprune.data.images import Dataset, Partition
 from fedprune.vit.base import Base, BaseSource, Preprocess
 from fedprune.vit.base_file import Architecture, create, load_base, save_base
-from fedprune.vit.training import Epoch, Labelled, Recipe, train
+from fedprune.vit.training import Epoch, Labelled, Recipe, tell, train
 
 PACKAGED = Path(__file__).parent / "weights" / "glyphs.safetensors"
 PREPROCESS = Preprocess(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -47,7 +47,7 @@ class GlyphBase(BaseSource):
 
 
 def make_glyph_base(
-    folder: Path, recipe: Recipe, per_class: int, progress: Callable[[Epoch], None] = lambda epoch: None
+    folder: Path, recipe: Recipe, per_class: int, progress: Callable[[Epoch], None] = tell
 ) -> list[Epoch]:
     """Train the micro DeiT on characters that are drawn afresh for each epoch, and write it to `folder`.
 

@@ -12,7 +12,7 @@ from fedprune.data.images import Dataset, Partition
 from fedprune.vit.base import Base, BaseSource, state_arrays
 from fedprune.vit.base_file import load_base, save_base
 from fedprune.vit.base_timm import TimmBase
-from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, train
+from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, tell, train
 
 WEIGHTS = "base.safetensors"
 
@@ -35,7 +35,7 @@ class TrainedBase(BaseSource):
         dataset: Dataset,
         partition: Partition,
         cache: Path,
-        progress: Callable[[Epoch], None] = lambda epoch: None,
+        progress: Callable[[Epoch], None] = tell,
     ) -> Base:
         """Return the fine-tuned base, after training it where the cache does not hold it.
 
