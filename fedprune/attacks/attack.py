@@ -29,13 +29,13 @@ class AttackCase:
         pool_labels: (p,)
         members: (n, d) the device's private images.
         member_labels: (n,)
-        outsiders: (m, d) images that no device trained on, with the same mix of labels as the members.
+        outsiders: (m, d) images of the same classes that the report does not rest on.
         outsider_labels: (m,)
         class_count: Classes of the data set.
         fit: How devices fit.
         mechanism: How they protect.
         seed: Of the attack's streams.
-        kept: (u,) which units of the base the device's edge model kept, where there is one.
+        widths: (u,) what the edge model's shape shows, where there is one: its widths, or kept units as 0 and 1.
     """
 
     device: int
@@ -51,7 +51,7 @@ class AttackCase:
     fit: MixtureFit
     mechanism: Mechanism
     seed: int
-    kept: BoolArray | None = None
+    widths: FloatArray | None = None
 
     def release(self, points: FloatArray, labels: IntArray, seed: int) -> Mixture:
         """Report `points` as a device would: for shadow devices."""

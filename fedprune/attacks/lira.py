@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import norm
 
 from fedprune.attacks.attack import Attack, AttackCase, Outcome
-from fedprune.attacks.membership import candidates, numbers_per_image
+from fedprune.attacks.membership import matched, numbers_per_image
 from fedprune.core.random import stream, stream_seed
 from fedprune.core.registry import register
 from fedprune.mixture.density import log_density
@@ -34,7 +34,7 @@ class LikelihoodRatio(Attack):
 
     def attack(self, case: AttackCase, others: Sequence[AttackCase]) -> Outcome:
         """Score by log N(observed; shadows with) - log N(observed; shadows without), one variance for all images."""
-        points, truth = candidates(case)
+        points = np.concatenate([case.members, case.outsiders])
         labels = np.concatenate([case.member_labels, case.outsider_labels])
         observed = np.empty((self.shadows, len(points)))
         held = np.zeros((self.shadows, len(points)), dtype=bool)
@@ -49,7 +49,10 @@ class LikelihoodRatio(Attack):
         usable = (held.sum(axis=0) >= 2) & ((~held).sum(axis=0) >= 2)
         scores = np.zeros(len(points))
         scores[usable] = _ratio(real[usable], with_it[:, usable], without[:, usable])
-        return Outcome(case.device, scores, truth, {"numbers_per_image": numbers_per_image(case)})
+        inside, outside = matched(case)
+        scored = np.concatenate([inside, len(case.members) + outside])
+        truth = np.arange(len(scored)) < len(inside)
+        return Outcome(case.device, scores[scored], truth, {"numbers_per_image": numbers_per_image(case)})
 
 
 def _draw(labels: np.ndarray, member_labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedprune.attacks.attack import Attack, AttackCase, Outcome
+from fedprune.attacks.metrics import BoolArray
 from fedprune.core.registry import register
+from fedprune.data.images import IntArray
 from fedprune.mixture.density import log_density
 from fedprune.mixture.mixture import FloatArray
 
@@ -23,10 +25,26 @@ class Membership(Attack):
         return Outcome(case.device, scores, truth, {"numbers_per_image": numbers_per_image(case)})
 
 
-def candidates(case: AttackCase) -> tuple[FloatArray, np.ndarray]:
-    """Return members and outsiders (n + m, d), and which of them are members."""
-    points = np.concatenate([case.members, case.outsiders])
-    return points, np.arange(len(points)) < len(case.members)
+def candidates(case: AttackCase) -> tuple[FloatArray, BoolArray]:
+    """Return members and outsiders in equal numbers of every class (2n, d), and which of them are members.
+
+    With another mix of labels among the outsiders an attack would read the labels, not the membership.
+    """
+    inside, outside = matched(case)
+    points = np.concatenate([case.members[inside], case.outsiders[outside]])
+    return points, np.arange(len(points)) < len(inside)
+
+
+def matched(case: AttackCase) -> tuple[IntArray, IntArray]:
+    """Return positions of members and of outsiders, the first of each class, as many of one as of the other."""
+    inside, outside = [], []
+    for label in np.unique(case.member_labels):
+        members = np.flatnonzero(case.member_labels == label)
+        outsiders = np.flatnonzero(case.outsider_labels == label)
+        count = min(len(members), len(outsiders))
+        inside.append(members[:count])
+        outside.append(outsiders[:count])
+    return np.concatenate(inside), np.concatenate(outside)
 
 
 def numbers_per_image(case: AttackCase) -> float:

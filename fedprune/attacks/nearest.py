@@ -32,9 +32,7 @@ class Nearest(Attack):
         points, truth = candidates(case)
         scores = -cdist(points, case.mixture.means).min(axis=1)
         generator = stream(case.seed, "nearest", case.device)
-        size = min(len(case.members), len(case.outsiders))
-        inside = case.members[generator.permutation(len(case.members))[:size]]
-        outside = case.outsiders[generator.permutation(len(case.outsiders))[:size]]
+        inside, outside = points[truth], points[~truth]
         drawn = sample(case.mixture, self.samples, generator)
         figures = {
             "mean_distance_ratio": _ratio(case.mixture.means, inside, outside),

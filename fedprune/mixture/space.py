@@ -20,7 +20,7 @@ def fit_space(
     dimensions: int = 32,
     whiten: bool = True,
     anchors: int = 40,
-    covariance: str = "diag",
+    covariance: str = "spherical",
     centroids: int = 300,
     seed: int = 0,
 ) -> FeatureSpace:

@@ -48,6 +48,23 @@ class LedgerEntry:
         return math.sqrt(self.rounds) * self.sensitivity / self.noise
 
 
+def unprotected_entries(images_are_true: bool, classes_are_told: bool) -> tuple[LedgerEntry, ...]:
+    """Return what every device gives away beside its mixture, so that the ledger shows it.
+
+    Args:
+        images_are_true: Whether the reported number of images is the true one, not a private estimate.
+        classes_are_told: Whether the report names the device's classes.
+    """
+    told = ["budget"] + ["images"] * images_are_true + ["classes"] * classes_are_told + ["evaluation"]
+    notes = {
+        "budget": "says what the device can afford; no function of its images",
+        "images": "the true number of private images",
+        "classes": "the classes of the private images",
+        "evaluation": "counts of right answers on private test images",
+    }
+    return tuple(LedgerEntry(name, note=notes[name]) for name in told)
+
+
 @dataclass
 class Ledger:
     """The entries of all devices over phases and repeats, and the limit that no device may exceed.
@@ -99,7 +116,7 @@ class Ledger:
         ledger = Ledger(epsilon=None, delta=delta)
         for row in rows:
             values = {key: value for key, value in row.items() if key not in ("device", "phase", "counted")}
-            ledger.book(int(row["device"]), str(row["phase"]), [LedgerEntry(**values)])
+            ledger.book(int(row["device"]), str(row.get("phase", "report")), [LedgerEntry(**values)])
         ledger.epsilon = epsilon
         return ledger
 

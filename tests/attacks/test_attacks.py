@@ -9,7 +9,7 @@ from fedprune.attacks.attack import AttackCase, summary
 from fedprune.attacks.label_mix import LabelMix
 from fedprune.attacks.linkage import Linkage
 from fedprune.attacks.lira import LikelihoodRatio
-from fedprune.attacks.membership import Membership
+from fedprune.attacks.membership import Membership, matched
 from fedprune.attacks.nearest import Nearest
 from fedprune.attacks.retrieval import Retrieval, retrieve
 from fedprune.core.errors import DataError
@@ -52,11 +52,28 @@ def test_without_members_there_is_nothing_to_find(digits: Digits) -> None:
     cases = []
     for device in range(8):
         case = digits.case(device, 40, GaussianMixtureFit())
-        half = len(case.outsiders) // 2
         order = np.random.default_rng(device).permutation(len(case.outsiders))
-        first, second = case.outsiders[order[:half]], case.outsiders[order[half:]]
-        cases.append(dataclasses.replace(case, members=first, outsiders=second))
+        first, second = order[::2], order[1::2]
+        cases.append(
+            dataclasses.replace(
+                case,
+                members=case.outsiders[first],
+                member_labels=case.outsider_labels[first],
+                outsiders=case.outsiders[second],
+                outsider_labels=case.outsider_labels[second],
+            )
+        )
     assert summary(Membership().run(cases))["auc"] == pytest.approx(0.5, abs=0.06)
+
+
+def test_members_and_outsiders_share_the_class_mix(digits: Digits) -> None:
+    case = digits.case(0, 30, GaussianMixtureFit())
+    fewer = dataclasses.replace(case, outsiders=case.outsiders[20:], outsider_labels=case.outsider_labels[20:])
+    inside, outside = matched(fewer)
+    np.testing.assert_array_equal(np.sort(fewer.member_labels[inside]), np.sort(fewer.outsider_labels[outside]))
+    assert len(inside) == 70
+    for attack in (Membership(), LikelihoodRatio(shadows=4), Nearest(50)):
+        assert attack.run([fewer])[0].truth.mean() == 0.5
 
 
 def test_label_mix_reads_the_classes(digits: Digits) -> None:
@@ -105,12 +122,12 @@ def test_architecture_tells_like_tasks_from_unlike(digits: Digits) -> None:
     def with_kept(device: int, task: int) -> AttackCase:
         flip = generator.random(500) < 0.1
         case = digits.case(task, 20, GaussianMixtureFit())
-        return dataclasses.replace(case, device=device, kept=tasks[task] ^ flip)
+        return dataclasses.replace(case, device=device, widths=(tasks[task] ^ flip).astype(float))
 
     cases = [with_kept(0, 0), with_kept(1, 0), with_kept(2, 5), with_kept(3, 5)]
     assert summary(Architecture().run(cases))["auc"] == 1.0
     with pytest.raises(DataError, match="edge models"):
-        Architecture().run([dataclasses.replace(case, kept=None) for case in cases])
+        Architecture().run([dataclasses.replace(case, widths=None) for case in cases])
 
 
 def test_summaries_are_plain_json_and_runs_repeat(digits: Digits) -> None:

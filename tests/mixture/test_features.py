@@ -1,12 +1,10 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from fedprune.core.errors import ConfigError
 from fedprune.data.images import ArrayImages
-from fedprune.mixture.features import cached_extract, extract
+from fedprune.mixture.features import extract
 from fedprune.vit.base import Base, Preprocess
 
 
@@ -32,13 +30,13 @@ def test_class_token_is_what_the_head_reads(base: Base, images: ArrayImages) -> 
     np.testing.assert_allclose(base.model.head(torch.from_numpy(features)), logits, atol=1e-5)
 
 
-def test_last_layer_is_the_class_token_and_other_kinds_differ(base: Base, images: ArrayImages) -> None:
+def test_last_block_is_the_class_token_and_other_kinds_differ(base: Base, images: ArrayImages) -> None:
     indices = np.arange(6)
     token = extract(base, images, indices, precision="fp32")
-    np.testing.assert_allclose(extract(base, images, indices, "layer-2", precision="fp32"), token, atol=1e-5)
+    np.testing.assert_allclose(extract(base, images, indices, "block-2", precision="fp32"), token, atol=1e-5)
     patches = base.model.forward_features(base.preprocess(images.read(indices)))[:, 1:].mean(dim=1)
     np.testing.assert_allclose(extract(base, images, indices, "mean", precision="fp32"), patches, atol=1e-5)
-    assert np.abs(extract(base, images, indices, "layer-0", precision="fp32") - token).max() > 0.01
+    assert np.abs(extract(base, images, indices, "block-0", precision="fp32") - token).max() > 0.01
 
 
 def test_batches_and_empty_sets(base: Base, images: ArrayImages) -> None:
@@ -49,22 +47,6 @@ def test_batches_and_empty_sets(base: Base, images: ArrayImages) -> None:
 
 
 def test_unknown_kinds_are_refused(base: Base, images: ArrayImages) -> None:
-    for kind in ("pixels", "layer-3", "layer-x"):
+    for kind in ("pixels", "block-3", "block-x"):
         with pytest.raises(ConfigError, match=kind):
             extract(base, images, np.arange(2), kind)
-
-
-def test_cache_is_read_verified_and_made_again(base: Base, images: ArrayImages, tmp_path: Path) -> None:
-    indices = np.arange(8)
-    first = cached_extract(base, images, "train", indices, tmp_path)
-    (file,) = (tmp_path / "features").iterdir()
-    written = file.stat().st_mtime_ns
-    np.testing.assert_array_equal(cached_extract(base, images, "train", indices, tmp_path), first)
-    assert file.stat().st_mtime_ns == written
-    damaged = bytearray(file.read_bytes())
-    damaged[200] ^= 1
-    file.write_bytes(bytes(damaged))
-    np.testing.assert_array_equal(cached_extract(base, images, "train", indices, tmp_path), first)
-    assert file.stat().st_mtime_ns != written
-    cached_extract(base, images, "train", indices[:4], tmp_path)
-    assert len(list((tmp_path / "features").iterdir())) == 2

@@ -37,7 +37,7 @@ def test_components_are_found_and_lowered_for_few_images(space: FeatureSpace) ->
     points, _ = blobs(90)
     mixture = GaussianMixtureFit(components=3).fit(points, space, seed=1)
     np.testing.assert_allclose(np.sort(mixture.weights), np.full(3, 1 / 3), atol=1e-6)
-    assert len(GaussianMixtureFit(components=8).fit(points[:25], space, seed=1).weights) == 2
+    assert len(GaussianMixtureFit(components=8).fit(points[:55], space, seed=1).weights) == 2
     assert len(GaussianMixtureFit(components=8).fit(points[:1], space, seed=1).weights) == 1
 
 
