@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedprune.core.hashing import content_hash
 from fedprune.vit.base import Base
@@ -43,57 +43,76 @@ class LowRank:
     v: tuple[FloatArray, ...]
 
 
-@lru_cache(maxsize=2)
-def low_rank(base: Base) -> LowRank:
-    """Turn `base` to its singular directions; the last results are remembered."""
-    return low_rank_within(base, np.arange(base.shape.embed))
+@lru_cache(maxsize=4)
+def low_rank(base: Base, fold_norm: bool = False) -> LowRank:
+    """Turn `base` to its singular directions; the last results are remembered. See `low_rank_within`."""
+    return low_rank_within(base, np.arange(base.shape.embed), fold_norm)
 
 
-def low_rank_within(base: Base, embed: IntArray) -> LowRank:
+def low_rank_within(base: Base, embed: IntArray, fold_norm: bool = False) -> LowRank:
     """Turn `base` to the singular directions seen from the embedding dimensions `embed` alone.
 
-    The result equals the base only where all other embedding dimensions are cut away, and knows nothing about them.
+    Where these are fewer than a head's width, the result equals the base only after the others are cut away.
+
+    Args:
+        base: The model to turn; it stays as it is.
+        embed: Kept embedding dimensions.
+        fold_norm: Decompose as seen from the normalised stream, whose dimensions have the same variance, not from
+            the norm's output: the norm's gain weighs the directions, and the constant that its bias makes in the
+            values goes into the output bias, where no cut can lose it. Not in the paper.
     """
     model: Any = copy.deepcopy(base.model)
     kept = torch.as_tensor(embed)
     spectra = [
-        _turn(block.attn, shape, kept) if shape.heads else (np.empty((0, 0)), np.empty((0, 0)))
+        _turn(block, shape, kept, fold_norm) if shape.heads else (np.empty((0, 0)), np.empty((0, 0)))
         for block, shape in zip(model.blocks, base.shape.blocks, strict=True)
     ]
     qk, v = zip(*spectra, strict=True)
-    fingerprint = content_hash(base.fingerprint, "low rank", embed)
+    fingerprint = content_hash(base.fingerprint, "low rank", embed, fold_norm)
     return LowRank(Base(model, base.shape, base.preprocess, fingerprint), qk, v)
 
 
 @torch.no_grad()
-def _turn(attention: Any, shape: BlockShape, embed: Tensor) -> tuple[FloatArray, FloatArray]:
-    """Turn one attention module in place and return its singular values (heads, qk) and (heads, v)."""
-    heads, inner = shape.heads, shape.heads * shape.qk
+def _turn(block: Any, shape: BlockShape, embed: Tensor, fold_norm: bool) -> tuple[FloatArray, FloatArray]:
+    """Turn one block's attention in place and return its singular values (heads, qk) and (heads, v)."""
+    attention, heads = block.attn, shape.heads
+    sizes = (heads * shape.qk, heads * shape.qk, heads * shape.v)
     weight, bias = attention.qkv.weight.double(), attention.qkv.bias.double()
-    output = attention.proj.weight.double()
-    query, key, value = weight.split((inner, inner, heads * shape.v))
-    query_bias, _, value_bias = bias.split((inner, inner, heads * shape.v))
-    biased = torch.cat((query[:, embed], query_bias[:, None]), dim=1)
-    biased, turned_key, qk = _factor(_by_head(biased, heads), _by_head(key[:, embed], heads))
-    turned_value, turned_output, v = _factor(_by_head(value[:, embed], heads), _by_head(output.T[:, embed], heads))
+    gain, shift = block.norm1.weight.double(), block.norm1.bias.double()
+    if not fold_norm:
+        gain, shift = torch.ones_like(gain), torch.zeros_like(shift)
+    query, key, value = (part.unflatten(0, (heads, -1)) for part in weight.split(sizes))
+    query_bias, _, value_bias = (part.unflatten(0, (heads, -1)) for part in bias.split(sizes))
+    output = attention.proj.weight.double().T.unflatten(0, (heads, -1))  # (heads, v, embed)
 
-    attention.proj.bias += (output @ value_bias).to(attention.proj.bias.dtype)
-    turned = torch.zeros_like(weight)
-    turned[:, embed] = torch.cat([part.flatten(0, 1) for part in (biased[..., :-1], turned_key, turned_value)])
-    attention.qkv.weight.copy_(turned)
-    attention.qkv.bias.zero_()
-    attention.qkv.bias[:inner] = biased[..., -1].flatten().to(attention.qkv.bias.dtype)
-    attention.proj.weight.zero_()
-    attention.proj.weight[embed] = turned_output.flatten(0, 1).T.to(attention.proj.weight.dtype)
+    constant = query_bias + query[..., embed] @ shift[embed]
+    seen = torch.cat((query[..., embed] * gain[embed], constant[..., None]), dim=-1)
+    for_query, for_key, qk = _factor(seen, key[..., embed] * gain[embed])
+    for_value, for_output, v = _factor(value[..., embed] * gain[embed], output[..., embed])
+
+    constant = value_bias + value[..., embed] @ shift[embed]
+    turned_value = for_value @ value
+    turned_biases = (
+        (for_query @ query_bias[..., None])[..., 0],
+        torch.zeros_like(query_bias),
+        -turned_value[..., embed] @ shift[embed],
+    )
+    _assign(attention.proj.bias, attention.proj.bias.double() + (constant[..., None] * output).sum((0, 1)))
+    _assign(
+        attention.qkv.weight,
+        torch.cat([part.flatten(0, 1) for part in (for_query @ query, for_key @ key, turned_value)]),
+    )
+    _assign(attention.qkv.bias, torch.cat([part.flatten() for part in turned_biases]))
+    _assign(attention.proj.weight, (for_output @ output).flatten(0, 1).T)
     return qk.numpy(), v.numpy()
 
 
-def _by_head(rows: Tensor, heads: int) -> Tensor:
-    return rows.reshape(heads, -1, rows.shape[1])
+def _assign(parameter: Tensor, values: Tensor) -> None:
+    parameter.copy_(values)
 
 
 def _factor(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewrite each head's left^T right with its singular directions as the inner axis.
+    """Find how to turn each head's inner axis so that left^T right stands in its singular directions.
 
     Two thin QRs leave a core of the head's width to decompose instead of a matrix of the embedding's.
 
@@ -102,17 +121,13 @@ def _factor(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         right: (heads, width, n)
 
     Returns:
-        Both factors anew, in the same sizes, and (heads, width) singular values; what has no direction is zero.
+        What to multiply left and right with from the left, both (heads, width, width), and (heads, width) singular
+        values; a direction that is not there is zero.
     """
-    width = left.shape[1]
-    left_axes, left_core = torch.linalg.qr(left.mT)
-    right_axes, right_core = torch.linalg.qr(right.mT)
+    left_core, right_core = (torch.linalg.qr(factor.mT).R for factor in (left, right))  # (heads, up to width, width)
     u, values, vh = torch.linalg.svd(left_core @ right_core.mT, full_matrices=False)
-    root = values.sqrt()[:, None]
-    turned = [torch.zeros_like(left), torch.zeros_like(right)]
-    rank = min(width, values.shape[1])
-    turned[0][:, :rank] = (left_axes @ u * root).mT
-    turned[1][:, :rank] = (right_axes @ vh.mT * root).mT
-    padded = values.new_zeros(len(values), width)
-    padded[:, :rank] = values
-    return turned[0], turned[1], padded
+    root = values.sqrt()[..., None]
+    turns = [root * axes @ torch.linalg.pinv(core.mT) for axes, core in ((u.mT, left_core), (vh, right_core))]
+    missing = left.shape[1] - values.shape[1]
+    turn_left, turn_right = (nn.functional.pad(turn, (0, 0, 0, missing)) for turn in turns)
+    return turn_left, turn_right, nn.functional.pad(values, (0, missing))

@@ -78,7 +78,8 @@ class Attention(nn.Module):
     def _fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         # torch's fast kernels want equal widths. Zeros in queries and keys add nothing to a score, and zero value
         # columns are cut off again, so padding the narrower side is exact. An exported graph does without it.
-        gap = 0 if torch.compiler.is_exporting() else self.qk_dim - self.v_dim
+        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        gap = 0 if exporting else self.qk_dim - self.v_dim
         if gap > 0:
             value = F.pad(value, (0, gap))
         elif gap < 0:

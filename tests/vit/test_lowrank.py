@@ -3,18 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.vit.random_vits import VARIANTS, images, random_base
 
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
+from tests.vit.random_vits import VARIANTS, images, random_base
 
 
+@pytest.mark.parametrize("fold_norm", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_full_rank_equals_the_base(variant):
+def test_full_rank_equals_the_base(variant, fold_norm):
     base = random_base(**VARIANTS[variant])
     before = base.model(images())
-    turned = low_rank(base).base
+    turned = low_rank(base, fold_norm).base
     torch.testing.assert_close(turned.model(images()), before, atol=1e-12, rtol=0)
     assert torch.equal(base.model(images()), before)
 
@@ -58,11 +59,24 @@ def test_cutting_works_on_a_turned_base():
     assert 0 < by_direction < by_place
 
 
+def test_folding_the_norm_keeps_its_constant_out_of_reach_of_a_cut():
+    base = random_base()
+    for block in base.model.blocks:  # a norm without gain passes its bias alone: values are constants
+        block.norm1.weight.zero_()
+    keep = Keep.everything(base.shape)
+    narrow = replace(keep, blocks=tuple(replace(block, v=block.v[:, :1]) for block in keep.blocks))
+    exact = base.model(images())
+    folded = cut(low_rank(base, fold_norm=True).base, narrow).model(images())
+    torch.testing.assert_close(folded, exact, atol=1e-12, rtol=0)
+    assert not torch.allclose(cut(low_rank(base).base, narrow).model(images()), exact)
+
+
+@pytest.mark.parametrize("fold_norm", [False, True])
 @pytest.mark.parametrize("kept", [np.arange(0, 12, 2), np.array([1, 4, 7])])
-def test_directions_within_kept_embedding_dimensions(kept):
+def test_directions_within_kept_embedding_dimensions(kept, fold_norm):
     base = random_base()  # three kept dimensions are fewer than a head's width of six
     keep = replace(Keep.everything(base.shape), embed=kept)
-    turned = low_rank_within(base, kept)
+    turned = low_rank_within(base, kept, fold_norm)
     torch.testing.assert_close(
         cut(turned.base, keep).model(images()), cut(base, keep).model(images()), atol=1e-12, rtol=0
     )

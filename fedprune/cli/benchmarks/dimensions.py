@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="local safetensors file of the model; without it timm downloads")
     parser.add_argument("--output", type=Path, default=Path("results/vit"), help="folder for the tables")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder for the score bank")
+    parser.add_argument("--more", action="store_true", help="shrink heads and depth too")
     parser.add_argument("--limit", type=int, default=None, help="evaluate on the first images only")
 
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = ArrayImages(dataset.test.read(chosen), dataset.test.labels[chosen])
     evidence = Evidence(base, dataset.train, arguments.cache, images_id=dataset.fingerprint)
     scores = evidence.mean("taylor_abs", np.arange(len(dataset.train)))
-    turned = low_rank(base)
+    turned = {"svd": low_rank(base).base, "svd, norm folded": low_rank(base, fold_norm=True).base}
     everything = Keep.everything(base.shape)
     rows: list[dict[str, Any]] = []
 
@@ -75,10 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     for rate in RATES:
         for dimension in ("qk", "v"):
             measure(dimension, "score", rate, base, _narrow(base, scores, dimension, rate))
-            leading = _leading(turned.base, dimension, rate)
-            measure(dimension, "svd", rate, turned.base, leading)
-        for dimension in ("neurons", "embed", "heads"):
+            for way, source in turned.items():
+                measure(dimension, way, rate, source, _leading(source, dimension, rate))
+        for dimension in ("neurons", "embed"):
             measure(dimension, "score", rate, base, _ranked(base, scores, dimension, rate))
+    for rate in RATES if arguments.more else ():
+        measure("heads", "score", rate, base, _ranked(base, scores, "heads", rate))
         measure("depth", "last blocks", rate, base, _shallow(base, rate))
 
     frame = pd.DataFrame(rows)
@@ -167,8 +170,11 @@ def _directions(frame: pd.DataFrame) -> dict[str, Any]:
     """Say where the measured order is the published one."""
     table = frame.set_index(["dimension", "way", "removed"]).accuracy
     svd = {
-        dimension: sum(bool(table[dimension, "svd", rate] >= table[dimension, "score", rate]) for rate in RATES)
+        f"{dimension}, {way}": sum(
+            bool(table[dimension, way, rate] >= table[dimension, "score", rate]) for rate in RATES
+        )
         for dimension in ("qk", "v")
+        for way in ("svd", "svd, norm folded")
     }
     ways = {"qk": "svd", "v": "svd", "neurons": "score", "embed": "score"}
     means = {
@@ -198,19 +204,20 @@ def _write(frame: pd.DataFrame, folder: Path, model: str, images: int, scored: i
     text = (
         f"# NuWa's Table 1 and Figure 12 with {model}\n\n"
         f"Top-1 accuracy in percent on {images} images; {frame.accuracy[0]:.2f} with nothing removed. No training "
-        f"after the cut. Scores are means of absolute gate gradients over {scored} training images. All blocks lose "
+        f'after the cut. "norm folded" decomposes the attention\'s weights together with the norm before them (ours). '
+        f"Scores are means of absolute gate gradients over {scored} training images. All blocks lose "
         "the same share of query-key and value dimensions; heads and neurons are ranked over all blocks together.\n\n"
         "## Table 1: low rank against score, by share of the dimension removed\n\n"
         + header
-        + "".join(measured(dimension, way) for dimension in ("qk", "v") for way in ("svd", "score"))
+        + "".join(measured(dimension, way) for dimension in ("qk", "v") for way in ("svd", "svd, norm folded", "score"))
         + "".join(line(f"{name}, {way} (NuWa, DeiT-Tiny)", values) for (name, way), values in PUBLISHED.items())
         + "\nNuWa's one legible query-key row: 71.80 / 69.81 / 65.32 / 51.90. Its base has 72.14.\n\n"
         "## Figure 12: one dimension shrinks, by share of the dimension removed\n\n"
         + header
         + measured("qk", "svd")
         + measured("v", "svd")
-        + "".join(measured(name, "score") for name in ("neurons", "embed", "heads"))
-        + measured("depth", "last blocks")
+        + "".join(measured(name, "score") for name in ("neurons", "embed"))
+        + (measured("heads", "score") + measured("depth", "last blocks") if "depth" in set(frame.dimension) else "")
         + "\nNuWa's order, from the smallest loss to the largest: "
         + ", ".join(PRIORITY)
         + ".\n"

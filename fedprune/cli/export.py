@@ -1,0 +1,114 @@
+"""Take an edge model out of a run: safetensors, ONNX or ExecuTorch, with a model card."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedprune.vit.storage import EdgeFile
+
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "executorch": ".pte"}
+CHECKED_IMAGES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("source", metavar="RUN", help="a run (folder, title or beginning of its id), or a model file")
+    parser.add_argument("--device", type=int, help="which device's model; needed unless a model file is given")
+    parser.add_argument("--format", choices=SUFFIXES, default="safetensors", help="what to write")
+    parser.add_argument("--output", type=Path, default=Path("exported"), help="folder to write to")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the model and its card, checked against torch where it is another format."""
+    from fedprune.core.files import write_atomic, write_json, write_text
+    from fedprune.vit.assemble import assemble
+    from fedprune.vit.card import card_of, markdown_of
+    from fedprune.vit.export import check_onnx, export_executorch, export_onnx
+    from fedprune.vit.storage import read_edge_file
+
+    path, folder = _locate(arguments)
+    file = read_edge_file(path)
+    target = arguments.output / (path.stem + SUFFIXES[arguments.format])
+    more = {} if folder is None else _provenance(folder, arguments.device)
+    if arguments.format == "safetensors":
+        write_atomic(target, lambda temporary: _copy(path, temporary))
+    else:
+        model = assemble(file.shape, file.tensors)
+        if arguments.format == "onnx":
+            export_onnx(model, file.shape, target)
+            pixels, what = _pixels(file, folder)
+            error = check_onnx(model, target, pixels)
+            more["largest_difference_from_torch"] = error
+            print(f"Largest difference from torch over {len(pixels)} {what}: {error:.1e}")
+        else:
+            export_executorch(model, file.shape, target)
+    card = card_of(file, **more)
+    write_json(target.with_suffix(".json"), card)
+    write_text(target.with_suffix(".md"), markdown_of(card, path.stem))
+    print(f"Wrote {target}, {target.with_suffix('.json').name} and {target.with_suffix('.md').name}")
+    return 0
+
+
+def _locate(arguments: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Return the model file and the run's folder, if it is one of a run."""
+    from fedprune.core.errors import ConfigError, ModelError
+    from fedprune.experiment.record import find_run
+
+    if Path(arguments.source).is_file():
+        return Path(arguments.source), None
+    folder = find_run(arguments.source, arguments.runs)
+    if arguments.device is None:
+        raise ConfigError("Say which device's model to export: add --device and its number.")
+    path = folder / "models" / f"device-{arguments.device:03d}.safetensors"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder.name} holds no model of device {arguments.device}. Models are kept where the run was told "
+            "save_models=true, and only of devices that got one."
+        )
+    return path, folder
+
+
+def _provenance(folder: Path, device: int) -> dict[str, Any]:
+    """Return what the run's record knows about this model."""
+    from fedprune.experiment.record import read_record
+
+    record = read_record(folder)
+    row = record.devices[record.devices["device"] == device].iloc[0].dropna().to_dict()
+    limits = {name: row.get(f"budget_{name}") for name in ("params", "macs", "memory", "latency")}
+    images = int(row["test_images"])
+    return {
+        "run": folder.name,
+        "digest": record.digest,
+        "budget": {name: limit if name == "latency" else int(limit) for name, limit in limits.items() if limit},
+        "accuracy": {"share right of the device's private test images": row["edge_correct"] / images, "images": images},
+        "versions": dict(record.values["versions"]),
+        "config": dict(record.values["config"]),
+    }
+
+
+def _pixels(file: "EdgeFile", folder: Path | None) -> "tuple[Tensor, str]":
+    """Return images to check with: of the run's public pool, or noise where there is no run."""
+    import torch
+
+    from fedprune.vit.base import Preprocess
+
+    if folder is None:
+        side = file.shape.image_size
+        return torch.randn(CHECKED_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0)), "noise images"
+    from fedprune.experiment.config import RunConfig
+    from fedprune.experiment.record import read_record
+    from fedprune.protocol.setup import open_world
+
+    world = open_world(RunConfig.from_dict(read_record(folder).values["config"]).setup())
+    values = file.card["preprocess"]
+    preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
+    return preprocess(world.dataset.train.read(world.partition.pool[:CHECKED_IMAGES])), "images of the public pool"
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)

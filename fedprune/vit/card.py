@@ -1,0 +1,71 @@
+"""The model card that travels with an exported edge model: JSON for programs, Markdown for people."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fedprune.vit.counts import count_macs, count_params, peak_memory
+from fedprune.vit.storage import EdgeFile
+
+
+def card_of(file: EdgeFile, **more: Any) -> dict[str, Any]:
+    """Return the whole card as plain JSON values: what the file says, exact counts, and `more`."""
+    shape = file.shape
+    counts = {"parameters": count_params(shape), "macs": count_macs(shape), "memory_bytes": peak_memory(shape)}
+    return {**file.card, **more, "counts": counts, "shape": asdict(shape)}
+
+
+def markdown_of(card: Mapping[str, Any], name: str) -> str:
+    """Return a card as Markdown."""
+    counts, shape, preprocess = card["counts"], card["shape"], card["preprocess"]
+    known = {"classes", "class_names", "preprocess", "notes", "counts", "shape", "budget", "accuracy"}
+    names = card.get("class_names") or card["classes"]
+    lines = [
+        f"# {name}",
+        "",
+        "A vision transformer that fedprune cut out of a larger one for a single device. Load it with "
+        "`fedprune.load_edge_model(path)`; it is a plain PyTorch module.",
+        "",
+        "## Size",
+        "",
+        f"- {counts['parameters']:,} parameters, {counts['macs']:,} multiply-accumulates an image, "
+        f"{counts['memory_bytes'] / 2**20:.1f} MiB of float32 weights and peak activations",
+        *[f"- budget: {limit}" for limit in _facts(card.get("budget"))],
+        f"- embedding width {shape['embed']}, {len(shape['blocks'])} blocks:",
+        "",
+        "| block | heads | query-key width | value width | neurons |",
+        "|---|---|---|---|---|",
+        *[
+            f"| {index} | {block['heads']} | {block['qk']} | {block['v']} | {block['neurons']} |"
+            for index, block in enumerate(shape["blocks"])
+        ],
+        "",
+        "## Input and output",
+        "",
+        f"- RGB images of {preprocess['image_size']} x {preprocess['image_size']} pixels with values from 0 to 1, less "
+        f"mean {preprocess['mean']}, divided by standard deviation {preprocess['std']}; bicubic resizing",
+        f"- {len(card['classes'])} logits, in this order: {', '.join(map(str, names))}",
+        "",
+        "## Accuracy",
+        "",
+        *(f"- {fact}" for fact in _facts(card.get("accuracy")) or ["not measured"]),
+        "",
+        "## Provenance",
+        "",
+        *[f"- {key}: {_plain(value)}" for key, value in card.items() if key not in known],
+        *[f"- {key}: {value}" for key, value in card["notes"].items()],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(values: Mapping[str, Any] | float | None) -> list[str]:
+    if values is None:
+        return []
+    if isinstance(values, Mapping):
+        return [f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in values.items()]
+    return [str(values)]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else f"`{json.dumps(value)}`"
