@@ -68,6 +68,10 @@ METRICS: dict[str, tuple[Metric, Callable[[pd.DataFrame], "pd.Series[float]"]]] 
     ),
     "params_kept": (Metric("params_kept", "parameters kept (%)", None), _share("params")),
     "macs_kept": (Metric("macs_kept", "MACs kept (%)", None), _share("macs")),
+    "mac_ratio": (
+        Metric("mac_ratio", "MACs of the base over those of the edge model", digits=2),
+        lambda devices: devices["base_macs"] / _number(devices["macs"]),
+    ),
     "upload": (
         Metric("upload", "report (kB)", False, 2),
         lambda devices: _number(devices["upload_bytes"]) / 1000,

@@ -35,6 +35,7 @@ class Line:
     Attributes:
         label: Its head.
         settings: What it changes in every run.
+        without: Settings of the study, the scale or the column that do not hold in this row.
         metric: What is read there in place of the study's own metric.
         only: Which devices count there; see `collect.Reading`.
         scales: The scales at which it exists; empty means all.
@@ -44,6 +45,7 @@ class Line:
 
     label: str
     settings: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
     metric: str | None = None
     only: dict[str, str] = field(default_factory=dict)
     scales: tuple[str, ...] = ()
@@ -173,7 +175,10 @@ class Study:
             for column in columns:
                 wanted = [row.metric or column.metric or self.metric, *([self.x_metric] if self.x_metric else [])]
                 for seed in range(chosen.seeds) if seeds is None else seeds:
-                    settings = {**common, **column.settings, **row.settings, "seed": seed}
+                    shared = {
+                        key: value for key, value in {**common, **column.settings}.items() if key not in row.without
+                    }
+                    settings = {**shared, **row.settings, "seed": seed}
                     labels = {"row": row.label, "column": column.label, "seed": str(seed)}
                     cell = Cell(labels, configure(settings, extra))
                     only = {**column.only, **row.only}
