@@ -81,9 +81,9 @@ def _classifiers(task: PruningTask, sample: int) -> Classifiers:
         head: Any = task.base.model.get_submodule("head")
         weight, bias = head.weight.double(), head.bias.double()
         wanted = features[-1] @ weight.T + bias
-        ones = torch.ones(len(wanted))
+        ones = torch.ones(len(wanted), 1)
         by_sample[sample] = [
-            solve(weight, bias, [part[:, None]], [wanted[:, None]], (ones,), _RIDGE) for part in features
+            solve(weight, bias, [part[:, None]], [wanted[:, None]], [ones], _RIDGE) for part in features
         ]
     return by_sample[sample]
 

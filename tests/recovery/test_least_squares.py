@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.recovery.least_squares import LeastSquares
+from fedprune.recovery.least_squares import LAYERS, LeastSquares
+from fedprune.vit.lowrank import low_rank_within
 from fedprune.vit.refit import solve
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
@@ -22,11 +23,11 @@ def test_solve_is_the_minimum_of_the_stated_loss(seed: int, ridge: float) -> Non
     weight, bias = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3, 5), (3,)))
     inputs = [torch.randn(2, 4, 5, generator=draw, dtype=torch.float64) + 2 for _ in range(2)]
     wanted = [torch.randn(2, 4, 3, generator=draw, dtype=torch.float64) for _ in range(2)]
-    counts = tuple(torch.randint(1, 4, (2,), generator=draw) for _ in range(2))
+    counts = [torch.randint(1, 4, (2, 4), generator=draw) for _ in range(2)]
     new, shift = solve(weight, bias, inputs, wanted, counts, ridge)
 
     # The same problem as one ordinary least squares: repeated rows, penalty rows, centred columns.
-    repeats = torch.cat(counts).repeat_interleave(4)
+    repeats = torch.cat(counts).flatten()
     z = torch.cat(inputs).flatten(0, 1).repeat_interleave(repeats, 0).numpy()
     t = torch.cat(wanted).flatten(0, 1).repeat_interleave(repeats, 0).numpy()
     centred, goal = z - z.mean(0), t - t.mean(0)
@@ -40,7 +41,7 @@ def test_solve_is_the_minimum_of_the_stated_loss(seed: int, ridge: float) -> Non
 def test_one_constant_input_leaves_the_weights_and_moves_the_bias() -> None:
     weight, bias = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     inputs, wanted = [torch.ones(1, 3, 2, dtype=torch.float64)], [torch.full((1, 3, 2), 5.0, dtype=torch.float64)]
-    new, shift = solve(weight, bias, inputs, wanted, (torch.ones(1),), 1e-2)
+    new, shift = solve(weight, bias, inputs, wanted, [torch.ones(1, 3)], 1e-2)
     assert torch.equal(new, weight)
     assert torch.equal(shift, torch.full((2,), 4.0, dtype=torch.float64))
 
@@ -114,12 +115,40 @@ def test_only_the_named_layers_change() -> None:
     base = random_base("plain")
     task = task_of(base)
     edge = cut(base, half_of(base.shape, "neurons"))
-    recovered = LeastSquares(layers=("mlp",)).recover(edge, task).model.state_dict()
+    recovered = LeastSquares(layers=("fc2",)).recover(edge, task).model.state_dict()
     changed = {name for name, value in edge.model.state_dict().items() if not torch.equal(value, recovered[name])}
     assert changed == {f"blocks.{index}.mlp.fc2.{part}" for index in range(3) for part in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("wrong", [{"ridge": 0.0}, {"layers": ("head",)}, {"order": "both"}, {"target": "logits"}])
+def test_readers_and_head_are_refitted_and_foreign_attention_is_left_alone() -> None:
+    base = random_base("plain")
+    task = task_of(base, images=32)
+    keep = half_of(base.shape, "embed")
+    names = {f"{layer}.weight" for layer in ("attn.qkv", "mlp.fc1", "attn.proj", "mlp.fc2")}
+    for source, left_alone in ((base, set()), (low_rank_within(base, keep.embed).base, {"attn.qkv.weight"})):
+        edge = cut(source, keep)
+        recovered = LeastSquares().recover(edge, task).model.state_dict()
+        changed = {name for name, value in edge.model.state_dict().items() if not torch.equal(value, recovered[name])}
+        expected = {f"blocks.{index}.{name}" for index in range(3) for name in names - left_alone}
+        assert {name for name in changed if name.endswith("weight")} == expected | {"head.weight"}
+
+
+def test_refitting_more_layers_brings_the_logits_closer() -> None:
+    base = random_base("plain")
+    task = task_of(base, images=64)
+    edge = cut(base, half_of(base.shape, "embed"))
+    pixels = base.preprocess(task.images.read(task.proxy)).double()
+    wanted = base.model(pixels)
+    errors = [
+        (LeastSquares(layers=layers).recover(edge, task).model(pixels) - wanted).square().mean()
+        for layers in (("fc2", "proj"), ("qkv", "proj", "fc1", "fc2"), LAYERS)
+    ]
+    assert errors[2] < errors[1] < errors[0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ridge": 0.0}, {"class_token": 0.0}, {"layers": ("mlp",)}, {"order": "both"}, {"target": "logits"}]
+)
 def test_wrong_options_are_refused_in_a_sentence(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LeastSquares(**wrong)  # type: ignore[arg-type]
