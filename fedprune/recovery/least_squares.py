@@ -13,8 +13,8 @@ in the kept units; `head`, the base's logits.
 From the papers: refitting `fc2` by least squares on a few calibration images after neurons are removed (NuWa, CVPR
 2026: a pseudo-inverse on 128 images) and compensating both MLP and attention by ridge regression (CORP, arXiv
 2602.05243). Ours: the ridge pulls to the cut weights instead of zero, so that few images change little; the bias is
-free of it; a branch that comes before removed branches takes over what they wrote; the sequential order with the stream as
-target, which also corrects what earlier cuts have changed; the refit of the layers that read the stream and of the
+free of it; a branch that comes before removed branches takes over what they wrote; the sequential order with the
+stream as target, which also corrects what earlier cuts have changed; the refit of the layers that read the stream and of the
 classifier; the larger weight of the class token. Settings were chosen on validation images of drawn characters.
 """
 
@@ -116,7 +116,8 @@ class LeastSquares(Recovery):
             if sequential:
                 mine = [stream + branch.write(values) for stream, values in zip(mine, inputs, strict=True)]
         if "head" in self.layers and sequential and not edge.shape.distilled:
-            _refit_head(vit, edge, base, mine, [count[:, None] for count in image_weights], self.ridge)
+            rows = torch.tensor(edge.classes, device=positions.device)
+            _refit_head(vit, edge.model, rows, base, mine, [count[:, None] for count in image_weights], self.ridge)
 
     def _token_weights(self, shape: Shape) -> Tensor:
         """Return (tokens,) weights."""
@@ -161,16 +162,15 @@ class _Reader:
 
 
 def _refit_head(
-    vit: Any, edge: Any, base: list[Tensor], mine: list[Tensor], weights: list[Tensor], ridge: float
+    vit: Any, model: Any, rows: Tensor, base: list[Tensor], mine: list[Tensor], weights: list[Tensor], ridge: float
 ) -> None:
-    """Make the edge model's classifier say the base's logits."""
-    head: nn.Linear = edge.model.head
-    rows = torch.tensor(edge.classes, device=base[0].device)
-    wanted = [
-        vit.head(vit.forward_head(vit.norm(stream), pre_logits=True))[:, None, rows].to(stream) for stream in base
-    ]
-    inputs = [model.forward_head(model.norm(stream), pre_logits=True)[:, None].to(stream) for stream in mine]
-    _set(head, *solve(head.weight.double(), head.bias.double(), inputs, wanted, weights, ridge))
+    """Make the edge model's classifier say the base's logits in the rows that it keeps."""
+    wanted, inputs = [], []
+    for stream, own in zip(base, mine, strict=True):
+        features = vit.forward_head(vit.norm(stream), pre_logits=True)
+        wanted.append(vit.head(features)[:, None, rows].to(stream))
+        inputs.append(model.forward_head(model.norm(own), pre_logits=True)[:, None].to(stream))
+    _set(model.head, *solve(model.head.weight.double(), model.head.bias.double(), inputs, wanted, weights, ridge))
 
 
 def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
