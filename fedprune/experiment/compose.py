@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import itertools
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 def register_options() -> None:
     """Import all options and hand their dataclasses to Hydra as the schema."""
     import_options((*ROOMS, "fedprune.federation"))
+    _store_schema(tuple((kind, *registered(kind)) for kind in GROUPS))
+
+
+@cache
+def _store_schema(_known: tuple[tuple[str, ...], ...]) -> None:
+    """Build the schema of all options, once for each state of the registry: it takes half of a composition's time."""
     store = ConfigStore.instance()
     for kind in GROUPS:
         for name, option in registered(kind).items():
