@@ -1,14 +1,14 @@
 """DynamicViT (Rao et al., NeurIPS 2021): a small predictor decides which tokens stay."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedprune.core.registry import register
-from fedprune.tokens.reducer import Stage, Staged, Trace
+from fedprune.tokens.reducer import SelectorRecipe, Stage, Staged, Trace
 from fedprune.tokens.selector import LearnedStage, local_and_global, perceptron
 from fedprune.vit.shape import Shape
 
@@ -51,12 +51,16 @@ def share_penalty(trace: Trace, places: Mapping[int, int], targets: Mapping[int,
 class LearnedReducer(Staged):
     """A staged reducer with a trained selector.
 
+    With a fixed count only the order of the scores matters, so a selector serves at other ratios too.
+
     Attributes:
         ratio_weight: Weight of the ratio loss.
+        training: How the selector is trained.
     """
 
     trained: ClassVar[bool] = True
     ratio_weight: float = 2.0
+    training: SelectorRecipe = field(default_factory=SelectorRecipe)
 
     def penalty(self, trace: Trace, shape: Shape, stages: Mapping[int, Stage]) -> Tensor:
         """Return the ratio loss."""

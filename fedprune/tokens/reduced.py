@@ -39,14 +39,22 @@ class ReducedModel(nn.Module):
     Attributes:
         model: timm's vision transformer or an edge model; shared, not copied.
         shape: Its shape.
+        reducer: The option that the stages come from.
         stages: The reducer's stages, named by the block of the base that they were made for.
         places: Which stage stands at which block of `model`.
         masked: Whether marked tokens stay in place.
     """
 
-    def __init__(self, model: nn.Module, shape: Shape, stages: Mapping[int, Stage], places: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        reducer: Reducer,
+        stages: Mapping[int, Stage],
+        places: Mapping[int, int],
+    ) -> None:
         super().__init__()
-        self.model, self.shape = model, shape
+        self.model, self.shape, self.reducer = model, shape, reducer
         self.stages = nn.ModuleDict({str(name): stages[name] for name in sorted(set(places.values()))})
         self.places = dict(places)
         self.masked = False
@@ -176,7 +184,7 @@ def connect(
 ) -> ReducedModel:
     """Put `reducer` into a model that kept the `blocks` and `embed` dimensions of a base of shape `base`."""
     stages = reducer.stages(base)
-    reduced = ReducedModel(model, shape, stages, place(stages, shape, blocks))
+    reduced = ReducedModel(model, shape, reducer, stages, place(stages, shape, blocks))
     if parameters is not None:
         wanted = {name: value for name, value in parameters.items() if name.partition(".")[0] in reduced.stages}
         reduced.stages.load_state_dict(wanted)

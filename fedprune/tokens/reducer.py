@@ -82,6 +82,34 @@ class Stage(nn.Module):
 
 
 @dataclass(frozen=True)
+class SelectorRecipe:
+    """How the stages of a trained reducer are trained.
+
+    Attributes:
+        epochs: Passes over the images.
+        images: How many public images; None takes all.
+        batch_size: Images a step.
+        learning_rate: AdamW's, lowered along a cosine to zero.
+        token_weight: Weight of the token loss.
+        precision: `bf16`, `fp32` or `auto`.
+    """
+
+    epochs: int = 2
+    images: int | None = 4096
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    token_weight: float = 0.5
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ValueError("epochs and batch_size must be at least 1 and learning_rate above 0")
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images is {self.images}; it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Reducer(ABC):
     """An option of kind `tokens`: one file in this room.
 
@@ -90,6 +118,7 @@ class Reducer(ABC):
     """
 
     trained: ClassVar[bool] = False  # whether its stages have parameters to train
+    transferable: ClassVar[bool] = True  # whether parameters that were trained at one `keep` serve at others
     keep: float = 0.7
 
     def __post_init__(self) -> None:

@@ -1,0 +1,235 @@
+"""One budget, two axes: how much of it goes to pruned weights and how much to reduced tokens, a device at a time.
+
+For each keep ratio the weights are pruned until weights and tokens together just meet the budget; the pair whose
+outputs stay nearest to the base's on the proxy set is taken. Private images have no part in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedprune.core.errors import BudgetError
+from fedprune.data.images import IntArray
+from fedprune.devices.latency import LatencyModel
+from fedprune.pruning.method import Method, PruningTask
+from fedprune.recovery.recovery import Recovery
+from fedprune.tokens.counts import count_reduced_macs
+from fedprune.tokens.latency import reduced_seconds
+from fedprune.tokens.reduced import ReducedModel
+from fedprune.tokens.reducer import Reducer
+from fedprune.tokens.wire import reduced_edge
+from fedprune.vit.base import predict
+from fedprune.vit.counts import count_macs, count_params
+from fedprune.vit.surgery import EdgeModel
+
+FILL = 0.99  # a budget is met within 1 % from below
+TRIES = 6
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How a budget is split.
+
+    Attributes:
+        ratios: Keep ratios to try; 1 is weights alone.
+        judges: Images of the proxy set that judge a candidate.
+    """
+
+    ratios: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    judges: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not self.ratios or any(not 0 < ratio <= 1 for ratio in self.ratios):
+            raise ValueError("ratios lie above 0 and up to 1, and there is at least one")
+        if self.judges < 1:
+            raise ValueError("judges must be at least 1")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to split a budget.
+
+    Attributes:
+        keep: Keep ratio of the reducer.
+        params: Parameters of the edge model, the selector's included.
+        weight_macs: MACs that the pruned weights would take with all tokens.
+        macs: MACs with the reducer.
+        divergence: Mean KL divergence from the base's outputs to the candidate's on the judges.
+    """
+
+    keep: float
+    params: int
+    weight_macs: int
+    macs: int
+    divergence: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """The edge model with its reducer inside, and all candidates, the chosen one first by divergence."""
+
+    edge: EdgeModel
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+
+    def notes(self) -> Mapping[str, float]:
+        """Return what a record tells about the split."""
+        chosen = self.chosen
+        return {
+            "tokens_keep": chosen.keep,
+            "tokens_macs": chosen.macs,
+            "tokens_weight_macs": chosen.weight_macs,
+            "tokens_params": chosen.params,
+            "tokens_divergence": chosen.divergence,
+            **{f"tokens_divergence_at_{other.keep:g}": other.divergence for other in self.candidates},
+        }
+
+
+def split_budget(
+    task: PruningTask,
+    method: Method,
+    reducer: Reducer,
+    *,
+    recovery: Recovery | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
+    splitting: Splitting | None = None,
+    latency: LatencyModel | None = None,
+    precision: str = "auto",
+) -> Split:
+    """Derive an edge model with a token reducer inside that meets the task's budget with both together.
+
+    Limits on parameters and memory bind the weights alone. Without a limit on MACs or latency there is nothing to
+    split: the reducer is put in as it is configured.
+
+    Args:
+        task: The device's task.
+        method: What prunes the weights.
+        reducer: What reduces the tokens; its `keep` is one of the ratios tried.
+        recovery: What recovers a candidate before it is judged.
+        parameters: Trained parameters of the reducer, see `trained_parameters`.
+        splitting: What is tried.
+        latency: The device's latency model, needed where the budget limits latency.
+        precision: Precision in which candidates are judged.
+
+    Raises:
+        BudgetError: no candidate meets the budget.
+    """
+    options = splitting or Splitting()
+    search = _Search(task, method, recovery, parameters, latency)
+    judges = np.unique(task.proxy)[: options.judges]
+    reference = _log_probabilities(
+        predict(task.base.model, task.base.preprocess, task.images, judges, precision=precision)
+    )
+    found: list[tuple[Candidate, EdgeModel]] = []
+    refusal: BudgetError | None = None
+    for keep in _ratios(task, reducer, options):
+        try:
+            edge = search.fit(reducer.at(keep) if keep != reducer.keep else reducer)
+        except BudgetError as error:
+            refusal = error
+            continue
+        divergence = _divergence(edge, task, judges, reference, precision)
+        found.append((_describe(edge, keep, divergence), edge))
+    if not found:
+        assert refusal is not None
+        raise refusal
+    chosen, edge = min(found, key=lambda pair: pair[0].divergence)
+    split = Split(edge, chosen, tuple(candidate for candidate, _ in found))
+    return replace(split, edge=replace(edge, notes={**edge.notes, **split.notes()}))
+
+
+def _ratios(task: PruningTask, reducer: Reducer, options: Splitting) -> Sequence[float]:
+    if task.budget.macs is None and task.budget.latency is None:
+        return (reducer.keep,)
+    tried = options.ratios if reducer.transferable else (1.0,)
+    return sorted({*tried, reducer.keep}, reverse=True)
+
+
+@dataclass(frozen=True)
+class _Search:
+    task: PruningTask
+    method: Method
+    recovery: Recovery | None
+    parameters: Mapping[str, Tensor] | None
+    latency: LatencyModel | None
+
+    def fit(self, reducer: Reducer) -> EdgeModel:
+        """Return the largest edge model found that meets the budget together with `reducer`."""
+        whole = count_macs(self.task.base.shape)
+        best, weights = None, float(whole)
+        low, high = 0.0, float(whole)
+        refusal: BudgetError | None = None
+        for attempt in range(TRIES):
+            try:
+                edge = self._derive(int(weights))
+            except BudgetError as error:
+                refusal, low = error, max(low, weights)
+                if weights >= whole:
+                    raise
+                weights = (low + high) / 2
+                continue
+            fill = self._fill(edge, reducer)
+            if fill <= 1:
+                best, low = edge, weights
+                if fill >= FILL or weights >= whole:
+                    break
+            else:
+                high = weights
+            step = weights / fill * (1 - 0.002 * (attempt > 0))
+            weights = min(step, whole) if low < step < high or high == whole else (low + high) / 2
+        if best is None:
+            raise refusal or BudgetError(
+                f"No model that keeps {reducer.keep:g} of its tokens was found within the budget. Raise the budget."
+            )
+        best = best if self.recovery is None else self.recovery.recover(best, self.task)
+        return self._reduce(best, reducer)
+
+    def _reduce(self, edge: EdgeModel, reducer: Reducer) -> EdgeModel:
+        return reduced_edge(edge, reducer, self.task.base.shape, self.parameters)
+
+    def _derive(self, macs: int) -> EdgeModel:
+        task = replace(self.task, budget=replace(self.task.budget, macs=macs, latency=None))
+        return self.method.derive(task)
+
+    def _fill(self, edge: EdgeModel, reducer: Reducer) -> float:
+        """Return the largest share of a limit that weights and tokens take together."""
+        model, budget = _reduced(self._reduce(edge, reducer)), self.task.budget
+        shares = [0.0]
+        if budget.macs is not None:
+            shares.append(count_reduced_macs(model) / budget.macs)
+        if budget.latency is not None:
+            if self.latency is None:
+                raise ValueError("The budget limits latency; give the device's latency model.")
+            shares.append(reduced_seconds(self.latency, model.shape, model.at) / budget.latency)
+        return max(shares)
+
+
+def _reduced(edge: EdgeModel) -> ReducedModel:
+    assert isinstance(edge.model, ReducedModel)
+    return edge.model
+
+
+def _describe(edge: EdgeModel, keep: float, divergence: float) -> Candidate:
+    model = _reduced(edge)
+    selector = sum(parameter.numel() for parameter in model.stages.parameters())
+    weights = count_macs(edge.shape)
+    return Candidate(keep, count_params(edge.shape) + selector, weights, count_reduced_macs(model), divergence)
+
+
+def _divergence(
+    edge: EdgeModel, task: PruningTask, judges: IntArray, reference: NDArray[np.float64], precision: str
+) -> float:
+    logits = predict(edge.model, edge.preprocess, task.images, judges, precision=precision)
+    rows = np.array(edge.classes)
+    base = _log_probabilities(reference[:, rows])
+    return float((np.exp(base) * (base - _log_probabilities(logits))).sum(1).mean())
+
+
+def _log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    return torch.from_numpy(logits).double().log_softmax(-1).numpy()

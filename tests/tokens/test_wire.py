@@ -1,0 +1,58 @@
+"""A reduced edge model after a journey as arrays and a text, and as ONNX."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedprune.core.errors import ModelError
+from fedprune.tokens.reduced import reduce
+from fedprune.tokens.wire import TokenSpec, pack, reduced_edge, unpack
+from fedprune.vit.export import check_onnx, export_onnx
+from fedprune.vit.surgery import cut
+from tests.tokens.test_reduced import NAMES, REDUCERS, stir
+from tests.tokens.vits import images, random_base, random_keep
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_device_rebuilds_the_same_model(name, seed):
+    base = random_base()
+    edge = reduced_edge(cut(base, random_keep(base.shape, seed)), REDUCERS[name](keep=0.6), base.shape)
+    stir(edge.model)
+    arrays, text = pack(edge, base.shape)
+    rebuilt = unpack(edge.shape, arrays, text)
+    assert torch.equal(rebuilt(images()), edge.model(images()))
+
+
+def test_a_plain_edge_model_travels_without_a_text():
+    base = random_base()
+    edge = cut(base, random_keep(base.shape, 0))
+    arrays, text = pack(edge, base.shape)
+    assert text == ""
+    assert torch.equal(unpack(edge.shape, arrays, text)(images()), edge.model(images()))
+
+
+def test_a_damaged_text_is_refused():
+    base = random_base()
+    edge = reduced_edge(cut(base, random_keep(base.shape, 0)), REDUCERS["spvit"](keep=0.6), base.shape)
+    arrays, text = pack(edge, base.shape)
+    with pytest.raises(ModelError, match="not the specification"):
+        unpack(edge.shape, arrays, text[:-4])
+    with pytest.raises(ModelError, match="not the specification"):
+        TokenSpec.from_json('{"reducer": 3}')
+    lost = {name: values for name, values in arrays.items() if "attention" not in name or "blocks" in name}
+    with pytest.raises(ModelError, match="does not fit"):
+        unpack(edge.shape, lost, text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fixed_counts_export_to_onnx(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    base = random_base(num_heads=2)
+    units = random_keep(base.shape, 5)
+    edge = cut(base, units)
+    reduced = stir(reduce(edge.model.float(), edge.shape, REDUCERS[name](keep=0.6), base.shape, units))
+    path = tmp_path / "model.onnx"
+    export_onnx(reduced, edge.shape, path)
+    assert check_onnx(reduced, path, images(3).float()) < 1e-4
+    assert np.isfinite(path.stat().st_size)
