@@ -133,7 +133,7 @@ def test_readers_and_head_are_refitted_and_foreign_attention_is_left_alone() -> 
         assert {name for name in changed if name.endswith("weight")} == expected | {"head.weight"}
 
 
-def test_refitting_more_layers_brings_the_logits_closer() -> None:
+def test_refitting_the_classifier_brings_the_logits_closer() -> None:
     base = random_base("plain")
     task = task_of(base, images=64)
     edge = cut(base, half_of(base.shape, "embed"))
@@ -141,9 +141,9 @@ def test_refitting_more_layers_brings_the_logits_closer() -> None:
     wanted = base.model(pixels)
     errors = [
         (LeastSquares(layers=layers).recover(edge, task).model(pixels) - wanted).square().mean()
-        for layers in (("fc2", "proj"), ("qkv", "proj", "fc1", "fc2"), LAYERS)
+        for layers in (LAYERS, ("qkv", "proj", "fc1", "fc2"))
     ]
-    assert errors[2] < errors[1] < errors[0]
+    assert errors[0] < errors[1]
 
 
 @pytest.mark.parametrize(
