@@ -15,6 +15,7 @@ KINDS = {
     "recovery": "recovery",
     "attacks": "attack",
     "engines": "engine",
+    "clocks": "clock",
 }
 STUDIES = {"tables": "table", "figures": "figure"}
 

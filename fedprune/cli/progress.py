@@ -1,7 +1,11 @@
 """Progress bars for the phases of a run."""
 
 import os
+import resource
 import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
@@ -13,7 +17,10 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 class Bars(Observer):
-    """One bar a phase on a terminal; one line a phase where the output goes elsewhere; nothing when quiet."""
+    """One bar a phase on a terminal; one line a phase where the output goes elsewhere; nothing when quiet.
+
+    Each says how many devices are done, failed, rejected or refused, how many a second, and the peak memory.
+    """
 
     def __init__(self, quiet: bool) -> None:
         self._progress = Progress(
@@ -21,13 +28,13 @@ class Bars(Observer):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[trouble]}"),
+            TextColumn("{task.fields[detail]}"),
             console=console,
             disable=quiet or not console.is_terminal or "CI" in os.environ,
         )
         self._says_lines = self._progress.disable and not quiet
         self._tasks: dict[str, TaskID] = {}
-        self._trouble: dict[str, dict[str, int]] = {}
+        self._phases: dict[str, Phase] = {}
 
     def __enter__(self) -> "Bars":
         self._progress.start()
@@ -37,17 +44,46 @@ class Bars(Observer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        for name, phase in self._phases.items():
+            if phase.done < phase.total:
+                self._say(name)
 
     def phase(self, name: str, total: int) -> None:
         """Show a new bar."""
-        self._tasks[name] = self._progress.add_task(name, total=total, trouble="")
-        self._trouble[name] = {}
-        if self._says_lines:
-            console.print(f"{name}: {total}", highlight=False)
+        self._tasks[name] = self._progress.add_task(name, total=total, detail="")
+        self._phases[name] = Phase(total, time.monotonic())
 
     def advance(self, name: str, status: str = "ok") -> None:
         """Move a bar on; anything but `ok` is counted beside it."""
-        if status != "ok":
-            self._trouble[name][status] = self._trouble[name].get(status, 0) + 1
-        trouble = ", ".join(f"{count} {word}" for word, count in self._trouble[name].items())
-        self._progress.update(self._tasks[name], advance=1, trouble=trouble)
+        phase = self._phases[name]
+        phase.statuses[status] += 1
+        self._progress.update(self._tasks[name], advance=1, detail=phase.detail())
+        if phase.done == phase.total:
+            self._say(name)
+
+    def _say(self, name: str) -> None:
+        if self._says_lines:
+            phase = self._phases[name]
+            console.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
+
+
+@dataclass
+class Phase:
+    """How far a phase has come."""
+
+    total: int
+    start: float
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Steps that are over, however they ended."""
+        return self.statuses.total()
+
+    def detail(self) -> str:
+        """Say what did not go well, how fast it goes, and the peak memory of this process."""
+        trouble = [f"{count} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
+        rate = self.done / max(time.monotonic() - self.start, 1e-9)
+        scale = 1 if sys.platform == "darwin" else 1024
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+        return ", ".join([*trouble, f"{rate:.3g}/s", f"{memory:.2f} GB"])

@@ -1,7 +1,7 @@
 """One run's configuration as a plain, frozen, typed value; where it came from does not matter to any other room."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedprune.core.errors import ConfigError
@@ -9,6 +9,7 @@ from fedprune.core.hashing import content_hash
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import DataSource, Partitioner
 from fedprune.devices.budgets import Budgets
+from fedprune.devices.clock import Clock, NoClock
 from fedprune.experiment.options import KINDS
 from fedprune.federation.engine import Engine
 from fedprune.mixture.fit import MixtureFit
@@ -53,6 +54,7 @@ class RunConfig:
     method: Method
     recovery: Recovery
     engine: Engine
+    clock: Clock = field(default_factory=NoClock)
     seed: int = 0
     proxy_size: int = 128
     oracle: bool = True
@@ -76,7 +78,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, options by name."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: to_dict(value) if name in KINDS or name == "features" else value for name, value in plain.items()}
 
     @classmethod
@@ -96,6 +98,8 @@ class RunConfig:
     def identity(self) -> str:
         """Return the run's id: the same for everything that gives the same record."""
         values = {key: value for key, value in self.to_dict().items() if key not in OUTSIDE_IDENTITY}
+        if isinstance(self.clock, NoClock):  # the same run as before there were clocks
+            del values["clock"]
         return content_hash({"schema": SCHEMA_VERSION, **values}, length=12)
 
     def title(self) -> str:
@@ -105,8 +109,8 @@ class RunConfig:
 
     def setup(self) -> Setup:
         """Return what devices and server both know."""
-        return Setup(**{field.name: getattr(self, field.name) for field in fields(Setup)})
+        return Setup(**{each.name: getattr(self, each.name) for each in fields(Setup)})
 
     def server_options(self) -> ServerOptions:
         """Return what only the server decides."""
-        return ServerOptions(**{field.name: getattr(self, field.name) for field in fields(ServerOptions)})
+        return ServerOptions(**{each.name: getattr(self, each.name) for each in fields(ServerOptions)})

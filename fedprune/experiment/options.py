@@ -23,6 +23,7 @@ KINDS = {
     "recovery": "fedprune.recovery",
     "attack": "fedprune.attacks",
     "engine": "fedprune.federation",
+    "clock": "fedprune.devices",
 }
 
 

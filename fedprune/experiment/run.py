@@ -14,6 +14,7 @@ from fedprune.core.files import write_json
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.journal import Journal
 from fedprune.experiment.record import Record, is_finished, note_failure, read_record, write_record
+from fedprune.federation.logs import FORMAT
 from fedprune.federation.strategy import EdgeModels
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.server import Server
@@ -48,7 +49,7 @@ def execute(config: RunConfig, listener: Observer) -> Record:
 def log_file(path: Path) -> Iterator[None]:
     """Append what the server and the devices log to `path` for as long as the run goes on."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(FORMAT))
     loggers = [logging.getLogger("fedprune"), logging.getLogger("flwr")]
     levels = [logger.level for logger in loggers]
     loggers[0].setLevel(logging.INFO)
@@ -68,7 +69,8 @@ def _execute(config: RunConfig, folder: Path, listener: Observer) -> Record:
     torch.set_num_threads(config.threads)
     journal = Journal(folder, config.save_models, listener)
     server = Server(open_world(config.setup()), config.server_options())
-    strategy = EdgeModels(server, journal)
+    timeline = config.clock.timeline(len(server.world.partition.shards), config.seed)
+    strategy = EdgeModels(server, journal, timeline)
     config.engine.run(strategy, len(strategy.rows))
     ledger = [entry for device in sorted(journal.ledger) for entry in journal.ledger[device]]
     (folder / "failure.txt").unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedprune.federation import messages
+from fedprune.federation.logs import join_log
 from fedprune.protocol.device import evaluate, make_report
 from fedprune.protocol.options import import_options
 from fedprune.protocol.setup import Setup, World, open_world
@@ -35,6 +36,7 @@ def answer_errors(message: Message, context: Context, call_next: ClientAppCallab
     return reply
 
 
+join_log()
 app = ClientApp(mods=[answer_errors])
 
 

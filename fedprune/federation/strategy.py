@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedprune.core.errors import BudgetError, FedpruneError, ReportRejected
 from fedprune.data.images import IntArray
+from fedprune.devices.clock import Timeline
 from fedprune.federation import messages
 from fedprune.federation.roster import Roster
 from fedprune.protocol.observer import Observer
@@ -27,6 +28,8 @@ from fedprune.protocol.setup import describe_budget
 from fedprune.proxy.selector import ProxySet
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.storage import edge_arrays
+
+EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +41,10 @@ class EdgeModels(Strategy):
         rows: One row a device, by partition id; complete when the round is over.
     """
 
-    def __init__(self, server: Server, observer: Observer) -> None:
+    def __init__(self, server: Server, observer: Observer, timeline: Timeline | None = None) -> None:
         self.server = server
         self.observer = observer
+        self.timeline = timeline
         self.rows = {shard.device: self._first_row(shard.device) for shard in server.world.partition.shards}
         self.roster = Roster()
         self._done = {device for device, row in self.rows.items() if observer.finished(device) is not None}
@@ -65,6 +69,9 @@ class EdgeModels(Strategy):
         self.roster.meet(grid, set(self.rows))
         for device, reason in self.roster.missing.items():
             self._fail(device, "failed", reason)
+        for device in sorted(self.rows):
+            if self.timeline is not None and device not in self.timeline.asked:
+                self._fail(device, "failed", f"not asked: {len(self.timeline.asked)} devices were")
         asked = [device for device in sorted(self.roster.nodes) if not self._restore(device)]
         self.observer.phase("reports", len(asked))
         for device in asked:
@@ -82,6 +89,7 @@ class EdgeModels(Strategy):
             device = self.roster.device_of(reply)
             if device is not None and device not in self._done and device not in self.server.reports:
                 self.observer.advance("reports", self._receive(device, reply))
+        self._close_reports()
         return None, None
 
     def configure_evaluate(
@@ -134,7 +142,12 @@ class EdgeModels(Strategy):
 
     def _close(self, device: int) -> None:
         self._done.add(device)
-        self.observer.row(self.rows[device])
+        row = self.rows[device]
+        if self.timeline is not None:
+            row.extra.update(self.timeline.columns(device))
+        if row.status != "ok":
+            logger.warning("device %d: %s: %s", device, row.status, row.reason)
+        self.observer.row(row)
 
     def _restore(self, device: int) -> bool:
         """Take up what an interrupted try has left of a device: its row, or at least its report."""
@@ -161,6 +174,24 @@ class EdgeModels(Strategy):
             return self._fail(device, "rejected", str(rejection))
         self.observer.report(device, upload)
         return "ok"
+
+    def _close_reports(self) -> None:
+        """Let virtual time pass over all accepted reports, those of an interrupted try included."""
+        if self.timeline is None:
+            return
+        world, arrived = self.server.world, []
+        down = sum(len(array.data) for array in self.initial_arrays().values())
+        for device in sorted(self.rows):
+            row = self.rows[device]
+            if device not in self.server.reports and not (device in self._done and row.status in ("ok", "refused")):
+                continue
+            macs = row.train_images * count_macs(world.base.shape)
+            if reason := self.timeline.report(device, macs, down, row.upload_bytes):
+                self._fail(device, "failed", reason)
+            else:
+                arrived.append(device)
+        for device, reason in self.timeline.close_reports(arrived).items():
+            self._fail(device, "failed", reason)
 
     def _choose_proxies(self, devices: list[int]) -> dict[int, ProxySet]:
         proxies = {}
@@ -212,8 +243,20 @@ class EdgeModels(Strategy):
             row.download_bytes = sum(values.nbytes for values in arrays.values())
             row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
             self.observer.edge_model(device, edge)
+            self._pass_time(row)
         content = messages.edge_model_message(self._setup, edge.shape, edge.classes, arrays, role)
         return Message(content, dst_node_id=self.roster.nodes[device], message_type=messages.EDGE_MODEL, group_id=role)
+
+    def _pass_time(self, row: DeviceRow) -> None:
+        """Let a device fetch and evaluate its model in virtual time.
+
+        Raises:
+            FedpruneError: it would not be done in time.
+        """
+        if self.timeline is not None and row.macs is not None:
+            macs = row.test_images * (row.base_macs + row.macs)
+            if reason := self.timeline.model(row.device, macs, row.download_bytes, EVALUATION_BYTES):
+                raise FedpruneError(reason)
 
     def _evaluated(self, device: int, role: str, reply: Message) -> None:
         row = self.rows[device]

@@ -4,7 +4,6 @@ Between server and worker go bytes in Flower's own protocol buffers, never pickl
 more than what a device sends.
 """
 
-import json
 import logging
 import multiprocessing
 import time
@@ -21,10 +20,10 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, failure
+from fedprune.federation.logs import join_log, log_path
 from fedprune.federation.messages import describe
 
 MAX_ANSWER = 64 * 2**20  # bytes; a worker that sends more is ended
-MAX_LOG_LINES = 200
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +59,12 @@ class Worker:
         try:
             reply = self.pipe.recv_bytes(MAX_ANSWER)
             context = self.pipe.recv_bytes(MAX_ANSWER)
-            lines = self.pipe.recv_bytes(MAX_ANSWER)
         except (EOFError, OSError) as error:
             how = self.end()
             if how is None:
                 return failure(message, f"its answer cannot be received ({describe(error)})", RAISED), None
             return failure(message, f"its process ended ({how})", RAISED), None
         try:
-            _relay(lines)
             return (
                 checked_reply(message, message_from_proto(MessageProto.FromString(reply))),
                 context_from_proto(ContextProto.FromString(context)),
@@ -100,9 +97,8 @@ class Worker:
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload(["fedprune.federation.client_app"])
         self.pipe, theirs = server.Pipe()
-        self.process = server.Process(
-            target=_work, args=(self.client_app, theirs, torch.get_num_threads()), daemon=True
-        )
+        work = (self.client_app, theirs, torch.get_num_threads(), str(log_path() or ""))
+        self.process = server.Process(target=_work, args=work, daemon=True)
         self.process.start()
         theirs.close()
         assert self.pipe is not None
@@ -152,35 +148,12 @@ class WorkerGrid(LocalGrid):
                 yield worker.give_up(timeout)
 
 
-class _Lines(logging.Handler):
-    """Keeps log lines until they travel with the next answer."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[tuple[int, str, str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if len(self.lines) < MAX_LOG_LINES:
-            self.lines.append((record.levelno, record.name, self.format(record)))
-
-    def take(self) -> bytes:
-        lines, self.lines = self.lines, []
-        return json.dumps(lines).encode()
-
-
-def _relay(lines: bytes) -> None:
-    for level, name, text in json.loads(lines)[:MAX_LOG_LINES]:
-        logging.getLogger(str(name)).log(int(level), "%s", str(text))
-
-
-def _work(client_app: str, pipe: Connection, threads: int) -> None:
+def _work(client_app: str, pipe: Connection, threads: int, log: str) -> None:
     """Answer messages until the server closes the pipe."""
     from fedprune.federation.engine import load_client_app
 
     torch.set_num_threads(threads)
-    handler = _Lines()
-    logging.getLogger().addHandler(handler)
-    logging.getLogger("fedprune").setLevel(logging.INFO)
+    join_log(log)
     app = load_client_app(client_app)
     pipe.send_bytes(b"ready")
     while True:
@@ -197,4 +170,3 @@ def _work(client_app: str, pipe: Connection, threads: int) -> None:
             reply = failure(message, describe(error), RAISED)
         pipe.send_bytes(message_to_proto(reply).SerializeToString())
         pipe.send_bytes(context_to_proto(context).SerializeToString())
-        pipe.send_bytes(handler.take())

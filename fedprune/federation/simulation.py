@@ -1,0 +1,112 @@
+"""The ray engine: Flower's own simulation, for many GPUs and for a Ray cluster of several machines."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedprune.core.errors import require
+from fedprune.core.registry import register
+from fedprune.federation.engine import CLIENT_APP, Engine, load_client_app
+from fedprune.federation.logs import DEVICE_LOG, log_path
+from fedprune.federation.strategy import EdgeModels
+from fedprune.federation.window import WindowGrid
+
+START_PATIENCE = 600.0  # seconds that Ray and Flower's nodes have to start
+
+
+@register("engine", "ray")
+@dataclass(frozen=True)
+class Ray(Engine):
+    """Flower's simulation engine on Ray: several GPUs, or several machines; needs the extra `ray`.
+
+    Attributes:
+        address: Of a running Ray cluster, as `host:port` or `auto`; empty starts a Ray of its own.
+        cpus: CPUs of a Ray of its own; 0 is all of this machine.
+        num_cpus: CPUs for each actor that does devices' work.
+        num_gpus: GPUs for each, may be a fraction; a fraction is a matter of scheduling and caps no memory.
+        window: Most messages on their way, which bounds memory; 0 is four for each CPU of the cluster.
+        timeout: Seconds that a device has for an answer, waiting for an actor included.
+    """
+
+    address: str = ""
+    cpus: int = 0
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    window: int = 0
+    timeout: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if min(self.cpus, self.num_gpus, self.window) < 0 or min(self.num_cpus, self.timeout) <= 0:
+            raise ValueError(
+                "engine.cpus, engine.num_gpus and engine.window must not be negative; "
+                "engine.num_cpus and engine.timeout must be above 0"
+            )
+
+    def run(self, strategy: EdgeModels, devices: int, client_app: str = CLIENT_APP) -> None:
+        """Run `strategy` to its end.
+
+        Raises:
+            MissingExtra: Ray is not installed.
+        """
+        ray = require("ray", "ray")
+        from flwr.simulation import run_simulation
+
+        server_app = ServerApp()
+
+        @server_app.main()
+        def main(grid: Grid, context: Context) -> None:
+            size = self.window or 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+            strategy.run(WindowGrid(grid, size, devices, START_PATIENCE), self.timeout)
+
+        with _quiet(), self._cluster(ray):
+            run_simulation(
+                server_app,
+                load_client_app(client_app),
+                devices,
+                # Without max_restarts, an actor that a device has ended stays in Flower's pool and fails every later
+                # device.
+                backend_config={
+                    "client_resources": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1}
+                },
+            )
+
+    @contextmanager
+    def _cluster(self, ray: Any) -> Iterator[None]:
+        """Start or join Ray before Flower does, which knows no addresses and no environment of actors."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        environment = {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            DEVICE_LOG: str(log_path() or ""),
+            **{name: value for name, value in os.environ.items() if name.startswith("FEDPRUNE_")},
+        }
+        size = (
+            {"address": self.address} if self.address else {"num_cpus": self.cpus or None, "include_dashboard": False}
+        )
+        ray.init(**size, runtime_env={"env_vars": environment}, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out that `run_simulation` is deprecated: nothing else runs Flower's simulation and hands back results."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

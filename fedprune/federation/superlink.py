@@ -1,0 +1,191 @@
+"""The superlink engine: Flower's SuperLink and SuperNodes, as on real devices."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from flwr.app import Context
+from flwr.cli.build import build_fab_from_files
+from flwr.common.constant import SubStatus
+from flwr.common.serde import context_from_proto, context_to_proto, fab_to_proto, run_from_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+import fedprune
+from fedprune.core.errors import FedpruneError
+from fedprune.core.registry import register
+from fedprune.federation.engine import CLIENT_APP, Engine
+from fedprune.federation.logs import log_path
+from fedprune.federation.processes import Certificates, LocalProcesses
+from fedprune.federation.strategy import EdgeModels
+from fedprune.federation.window import WindowGrid
+
+START_PATIENCE = 180.0  # seconds that the processes have to start and connect
+
+PYPROJECT = """[project]
+name = "fedprune"
+version = "{version}"
+description = "The ClientApp of fedprune, which must be installed on each device"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedprune"
+
+[tool.flwr.app.components]
+serverapp = "device:app"
+clientapp = "device:app"
+"""
+
+
+@register("engine", "superlink")
+@dataclass(frozen=True)
+class SuperLink(Engine):
+    """Real SuperLink and SuperNode processes: on loopback, or those of a deployment.
+
+    Attributes:
+        address: Of a deployed SuperLink, `host:port`; empty starts one on loopback with a SuperNode for each device.
+        secret: File with the deployed SuperLink's SuperExec secret.
+        tls: Folder with `ca.crt`, `server.crt` and `server.key`; empty is unencrypted, for loopback only.
+        window: Most messages on their way, which bounds memory.
+        timeout: Seconds that a device has for an answer.
+        patience: Seconds that deployed devices have to connect; who comes later does not take part.
+    """
+
+    address: str = ""
+    secret: str = ""
+    tls: str = ""
+    window: int = 8
+    timeout: float = 3600.0
+    patience: float = START_PATIENCE
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or min(self.timeout, self.patience) <= 0:
+            raise ValueError("engine.window must be at least 1; engine.timeout and engine.patience must be above 0")
+        if bool(self.address) != bool(self.secret):
+            raise ValueError("engine.address and engine.secret belong together: give both, or neither for loopback")
+
+    def run(self, strategy: EdgeModels, devices: int, client_app: str = CLIENT_APP) -> None:
+        """Run `strategy` to its end.
+
+        Raises:
+            FedpruneError: the SuperLink does not answer, or no device connects.
+        """
+        files = Path(self.tls)
+        certificates = Certificates(files / "ca.crt", files / "server.crt", files / "server.key") if self.tls else None
+        authority = certificates.authority.read_bytes() if certificates else None
+        if self.address:
+            secret = Path(self.secret).read_bytes()
+            self._serve(strategy, devices, client_app, Connection(self.address, secret, authority))
+            return
+        log = log_path()
+        nodes_log = log.with_name("nodes.log") if log else None
+        with LocalProcesses(devices, certificates, nodes_log) as processes:
+            connection = Connection(processes.address, processes.secret, authority, processes)
+            self._serve(strategy, devices, client_app, connection)
+
+    def _serve(self, strategy: EdgeModels, devices: int, client_app: str, connection: "Connection") -> None:
+        connection.start_run(client_app)
+        with connection.grid() as grid:
+            strategy.run(WindowGrid(grid, self.window, devices, self.patience), self.timeout)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """This process as the ServerApp of a run on a SuperLink, in place of a process that the SuperLink starts."""
+
+    address: str
+    secret: bytes
+    authority: bytes | None
+    processes: LocalProcesses | None = None
+
+    def start_run(self, client_app: str) -> None:
+        """Register a run whose app is no more than an import of `client_app`; wait for the SuperLink if need be.
+
+        Raises:
+            FedpruneError: it does not answer.
+        """
+        module, _, attribute = client_app.partition(":")
+        files: dict[str, bytes | Path] = {
+            "pyproject.toml": PYPROJECT.format(version=fedprune.__version__).encode(),
+            "device.py": f"from {module} import {attribute} as app  # noqa: F401\n".encode(),
+        }
+        content, _ = build_fab_from_files(files)
+        fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
+        control = ControlHttpClient.from_server_address(
+            server_address=self.address,
+            insecure=self.authority is None,
+            root_certificates=self.authority,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr-cli")],
+        )
+        until = time.monotonic() + START_PATIENCE
+        while True:
+            try:
+                control.StartRun(StartRunRequest(fab=fab_to_proto(fab)))
+                break
+            except httpx.HTTPStatusError as error:
+                raise FedpruneError(f"The SuperLink at {self.address} refuses a run: {error}.") from error
+            except httpx.TransportError as error:
+                if self.processes is not None:
+                    self.processes.check()
+                if time.monotonic() > until:
+                    raise FedpruneError(f"No SuperLink answers at {self.address}: {error}.") from error
+                time.sleep(0.3)
+        control.close()
+
+    @contextmanager
+    def grid(self) -> Iterator[HttpGrid]:
+        """Claim the run's server task and yield Flower's grid for it; report its end afterwards."""
+        grid = HttpGrid(self.address, self.authority is None, self.authority, token=self._claim())
+        client = grid._runtime_client
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat.start()
+        task = client.PullTaskInput(PullTaskInputRequest())
+        context: Context = context_from_proto(task.context)
+        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
+        TaskIdentity.node_id = context.node_id
+        grid.set_run(run_from_proto(task.run))
+        status, details = SubStatus.FAILED, "fedprune was stopped"
+        try:
+            yield grid
+            status, details = SubStatus.COMPLETED, ""
+        finally:
+            client.PushTaskOutput(
+                PushTaskOutputRequest(context=context_to_proto(context), sub_status=status, details=details)
+            )
+            heartbeat.stop()
+            grid.close()
+
+    def _claim(self) -> str:
+        client = RuntimeHttpClient.from_server_address(
+            server_address=self.address,
+            insecure=self.authority is None,
+            root_certificates=self.authority,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                SuperExecAuthHttpInterceptor(
+                    master_secret=self.secret, protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"})
+                ),
+            ],
+        )
+        until = time.monotonic() + START_PATIENCE
+        try:
+            while time.monotonic() < until:
+                task = client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
+                if task.HasField("task") and task.token:
+                    return str(task.token)
+                time.sleep(0.2)
+        finally:
+            client.close()
+        raise FedpruneError(f"The SuperLink at {self.address} gave no run to serve. Is another ServerApp taking them?")
