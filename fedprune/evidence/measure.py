@@ -79,7 +79,8 @@ def measure(
 ) -> Iterator[tuple[IntArray, dict[str, Rows]]]:
     """Yield for each batch its indices and its rows of every family.
 
-    Families: `gradient` (dL/dgate), `shift` (dL/d(added constant)), `activation`, `activation_mean`, `activation_square` (rows of units);
+    Families: `gradient` (dL/dgate), `shift` (dL/d(added constant)), `activation`, `activation_mean`,
+    `activation_square` (rows of units);
     `features` (what the classifier reads); `skip`, `cosine`, `cka` (two numbers a block, see `layers`).
     """
     model = _placed(model, how)

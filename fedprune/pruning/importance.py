@@ -89,9 +89,9 @@ class Importance:
     scope: str = "layer"
     layer: str = "none"
     layer_power: float = 1.0
-    centred: bool = False
+    centred: bool = True
     cost: str = "params"
-    cost_power: float = 1.0
+    cost_power: float = 0.0
     kinds: KindWeights = field(default_factory=KindWeights)
     loss: str = "labels"
     own_classes: bool = False

@@ -134,7 +134,7 @@ def score(base, importance, **means):
 def test_terms_are_weighted_and_normalised(base):
     generator = np.random.default_rng(0)
     first, second = generator.random((2, row_length(base.shape)))
-    importance = Importance(terms=Terms(taylor=0.25, taylor_square=0.75), normalise="max", cost_power=0.0)
+    importance = Importance(terms=Terms(taylor=0.25, taylor_square=0.75), normalise="max", centred=False)
     scores = score(base, importance, taylor_abs=first, taylor_square=second)
     neurons = places(base.shape).blocks[1].neurons
     expected = 0.25 * first[neurons] / first[neurons].max() + 0.75 * second[neurons] / second[neurons].max()
@@ -145,7 +145,7 @@ def test_terms_are_weighted_and_normalised(base):
 @pytest.mark.parametrize("scope", ["layer", "kind"])
 def test_normalisation_keeps_the_order_within_a_layer(base, normalise, scope):
     row = np.random.default_rng(0).random(row_length(base.shape))
-    scores = score(base, Importance(normalise=normalise, scope=scope, cost_power=0.0), taylor_abs=row)
+    scores = score(base, Importance(normalise=normalise, scope=scope), centred_abs=row)
     for block in places(base.shape).blocks:
         assert np.array_equal(np.argsort(scores[block.neurons]), np.argsort(row[block.neurons]))
     assert (scores >= 0).all()
@@ -164,7 +164,7 @@ def test_layer_importance_multiplies_the_units_of_its_branch(base):
 
 def test_kind_weights_and_costs_divide_as_told(base):
     plain = score(base, Importance(cost_power=0.0))
-    weighed = score(base, Importance(kinds=KindWeights(qk=3.0), cost="macs"))
+    weighed = score(base, Importance(kinds=KindWeights(qk=3.0), cost="macs", cost_power=1.0))
     units = places(base.shape)
     costs = unit_costs(base.shape, "macs")
     np.testing.assert_allclose(weighed[units.blocks[0].qk], 3 * plain[units.blocks[0].qk] / costs[units.blocks[0].qk])
