@@ -153,6 +153,14 @@ class Study:
         rows, columns = ([line for line in lines if not line.scales or scale in line.scales] for lines in self._both())
         return rows, columns
 
+    def common(self, scale: str, smoke: bool = False) -> dict[str, Any]:
+        """Return the settings that all runs of a scale share; `smoke` makes them tiny.
+
+        Raises:
+            ConfigError: it does not run at that scale.
+        """
+        return {"scale": scale, **self.settings, **self.scale(scale).settings, **(SMOKE if smoke else {})}
+
     def readings(
         self, scale: str, seeds: Sequence[int] | None = None, smoke: bool = False, extra: Sequence[str] = ()
     ) -> list[Reading]:
@@ -167,8 +175,7 @@ class Study:
         Raises:
             ConfigError: a configuration is wrong.
         """
-        chosen = self.scale(scale)
-        common = {"scale": scale, **self.settings, **chosen.settings, **(SMOKE if smoke else {})}
+        chosen, common = self.scale(scale), self.common(scale, smoke)
         rows, columns = self.lines(scale)
         planned: list[Reading] = []
         for row in rows:

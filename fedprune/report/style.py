@@ -1,0 +1,44 @@
+"""One look for all figures: colours that colour-blind readers can tell apart, thin frames, vector output."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedprune.core.files import write_atomic
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "fedprune"  # the same figure gives the same file
+matplotlib.rcParams["font.size"] = 9
+
+# Okabe and Ito's palette without its yellow, which is too light on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = "os^Dvp*"
+GREY = "0.55"
+
+
+def new_figure(width: float = 6.2, height: float = 3.8) -> Figure:
+    """Return an empty figure, sizes in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy_axes(axes: Axes, **labels: Any) -> None:
+    """Give axes labels, a light grid and no frame at the top and the right."""
+    axes.set(**labels)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG; returns both paths."""
+    paths = [stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")]
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}}
+    for path in paths:
+        kind = path.suffix[1:]
+        write_atomic(
+            path,
+            lambda temporary, kind=kind: figure.savefig(temporary, dpi=160, format=kind, metadata=metadata[kind]),  # type: ignore[misc]
+        )
+    return paths
