@@ -28,7 +28,7 @@ class Unprotected(Mechanism):
         mixture = fit.fit(projected, space, seed, labels)
         ratio = mixture.parameters / len(projected)
         entries = (
-            LedgerEntry("mixture", note=f"{ratio:.2f} released numbers an image; keep it at or below 1"),
+            LedgerEntry("mixture", note=f"{ratio:.2f} numbers an image"),
             *(LedgerEntry(leak, note="chosen on private data") for leak in fit.leaks()),
         )
         return Release(mixture, len(projected), entries)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
-from fedprune.privacy.ledger import LedgerEntry
+from fedprune.privacy.ledger import LedgerEntry, unprotected_entries
 from fedprune.protocol.setup import World
 from fedprune.vit.base import predict
 
@@ -64,7 +64,8 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
         images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
-    return Upload(pack_report(report), release.entries)
+    beside = unprotected_entries(release.images_are_true, setup.share_classes)
+    return Upload(pack_report(report), (*release.entries, *beside))
 
 
 def evaluate(world: World, device: int, model: torch.nn.Module, rows: tuple[int, ...]) -> Evaluation:
