@@ -15,8 +15,9 @@ def small():
 
 def test_there_are_160_distinct_characters_of_eight_scripts(small):
     assert len(set(CHARACTERS)) == len(CHARACTERS) == len(small.classes) == 160
-    assert set(small.subtasks) == set(SCRIPTS) and len(SCRIPTS) == 8
-    covered = np.sort(np.concatenate([classes for classes in small.subtasks.values()]))
+    assert set(small.subtasks) == set(SCRIPTS)
+    assert len(SCRIPTS) == 8
+    covered = np.sort(np.concatenate(list(small.subtasks.values())))
     np.testing.assert_array_equal(covered, np.arange(160))
 
 
@@ -48,7 +49,8 @@ def test_masters_are_drawn_whole_and_differ():
 
 def test_images_are_light_on_dark_and_of_the_size_said(small):
     pixels = small.train.read(np.arange(len(small.train)))
-    assert pixels.shape == (640, SIDE, SIDE, 3) and pixels.dtype == np.uint8
+    assert pixels.shape == (640, SIDE, SIDE, 3)
+    assert pixels.dtype == np.uint8
     assert (np.median(pixels, axis=(1, 2, 3)) < 110).all()
     assert (np.percentile(pixels, 99, axis=(1, 2, 3)) > np.median(pixels, axis=(1, 2, 3)) + 30).all()
 

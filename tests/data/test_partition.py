@@ -38,10 +38,12 @@ def test_every_partition_is_disjoint_repeatable_and_lawful(partitioner):
     train_parts = [partition.pool, partition.validation, *(shard.train for shard in partition.shards)]
     together = np.concatenate(train_parts)
     assert len(np.unique(together)) == len(together), "an image of train stands in two parts"
-    assert together.min() >= 0 and together.max() < len(TEN.train)
+    assert together.min() >= 0
+    assert together.max() < len(TEN.train)
     assert [shard.device for shard in partition.shards] == list(range(6))
     for shard in partition.shards:
-        assert len(shard.train) and len(shard.test)
+        assert len(shard.train)
+        assert len(shard.test)
         assert len(np.unique(shard.test)) == len(shard.test)
         assert shard.classes == tuple(np.unique(TEN.train.labels[shard.train]))
         difference = np.abs(law(TEN.train.labels, shard.train) - law(TEN.test.labels, shard.test))
