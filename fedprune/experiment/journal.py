@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprune.core.errors import ConfigError
-from fedprune.core.files import write_atomic, write_json
+from fedprune.core.files import write_atomic, write_json, write_text
 from fedprune.core.registry import build
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.device import Upload
@@ -46,7 +46,8 @@ class Journal(Observer):
         write_atomic(self._report(device), lambda path: _write_upload(path, upload))
 
     def edge_model(self, device: int, edge: EdgeModel) -> None:
-        """Store the edge model where the run is asked to."""
+        """Keep the edge model's shape, and the model itself where the run is asked to."""
+        write_text(self.folder / "shapes" / f"device-{device:03d}.json", edge.shape.to_json() + "\n")
         if self.save_models:
             card = {"run": self.folder.name, "device": device}
             save_edge_model(self.folder / "models" / f"device-{device:03d}.safetensors", edge, card)

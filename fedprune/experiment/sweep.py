@@ -151,6 +151,11 @@ def _compose_once(overrides: tuple[str, ...], extra: tuple[str, ...]) -> RunConf
     return compose([*overrides, *extra])
 
 
+def is_sweep(name: str) -> bool:
+    """Say whether `name` is a sweep file, the name of one, or an override."""
+    return "=" in name or Path(name).is_file() or (config_folder() / "sweep" / f"{name}.yaml").is_file()
+
+
 def find_sweep(file: str) -> Path:
     """Return the path of a sweep file given by path or by name.
 

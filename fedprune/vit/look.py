@@ -1,5 +1,6 @@
 """What a vision transformer looks at and what its neurons answer to, read with hooks from a base or an edge model."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,5 +101,5 @@ def _run(model: Any, inputs: Tensor) -> None:
 
 
 def _side(model: Any) -> int:
-    patches = int(model.patch_embed.num_patches)
-    return round(patches**0.5)
+    patches: int = model.patch_embed.num_patches
+    return math.isqrt(patches)

@@ -1,0 +1,37 @@
+"""Write one self-contained HTML page about a run or a sweep.
+
+`fedprune report RUN` takes a run's folder, title or the beginning of its id; `fedprune report methods` or any sweep
+file gives the page of the sweep.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("name", help="a run, or a sweep file or its name")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="where to (default report.html in the run's folder)")
+    parser.add_argument("--devices", type=int, default=3, help="devices that show their proxy sets (default 3)")
+    parser.add_argument("--no-private-images", action="store_true", help="show no private image")
+    parser.add_argument("--no-pictures", action="store_true", help="numbers only; opens neither data nor models")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page and print its path."""
+    from fedprune.experiment.record import find_run, read_record
+    from fedprune.experiment.sweep import is_sweep, plan_of
+    from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
+
+    if is_sweep(arguments.name):
+        sweep = plan_of(arguments.name)
+        path = arguments.write or Path(f"{sweep.name}.html")
+        write_sweep_page(sweep, path)
+    else:
+        record = read_record(find_run(arguments.name, arguments.runs))
+        path = arguments.write or record.folder / "report.html"
+        options = PageOptions(not arguments.no_pictures, not arguments.no_private_images, arguments.devices)
+        write_run_page(record, path, options)
+    print(path)
+    return 0

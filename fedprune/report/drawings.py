@@ -1,0 +1,119 @@
+"""Small drawings for the report page: inline SVG and data URIs, nothing that needs a network."""
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from fedprune.experiment.record import Record
+from fedprune.experiment.summary import accuracies
+from fedprune.report.style import COLOURS, GREY, new_figure, tidy_axes
+from fedprune.vit.shape import BlockShape, Shape
+
+ATTENTION, MLP = "#56B4E9", "#E69F00"
+HEIGHT, BAR, GAP = 44, 7, 5  # of the drawing of a model's blocks, in pixels
+
+
+def inline_svg(figure: Figure) -> Markup:
+    """Return a figure as an SVG element."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return Markup(text[text.index("<svg") :])
+
+
+def inline_png(figure: Figure, dpi: int = 110) -> str:
+    """Return a figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return _data_uri(buffer.getvalue())
+
+
+def contact_sheet(images: NDArray[np.uint8], columns: int = 16, side: int = 40) -> str:
+    """Return images side by side as one PNG data URI.
+
+    Args:
+        images: (n, height, width, 3) bytes.
+        columns: Images a line.
+        side: Side of each image on the sheet in pixels.
+    """
+    lines = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (side + 2), lines * (side + 2)), "white")
+    for number, pixels in enumerate(images):
+        tile = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(tile, (number % columns * (side + 2), number // columns * (side + 2)))
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="png", optimize=True)
+    return _data_uri(buffer.getvalue())
+
+
+def draw_blocks(base: Shape, edge: Shape | None, kept: tuple[int, ...]) -> Markup:
+    """Draw a model's blocks: what stays of attention and MLP beside the outline of the base.
+
+    Args:
+        base: Shape of the base.
+        edge: Shape of the edge model, None where there is none.
+        kept: Which base block each block of the edge model was.
+    """
+    blocks = dict(zip(kept, edge.blocks if edge else (), strict=False))
+    width = len(base.blocks) * (2 * BAR + GAP)
+    parts = [f'<svg class="blocks" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" role="img">']
+    for index, full in enumerate(base.blocks):
+        left = index * (2 * BAR + GAP)
+        stays = blocks.get(index, BlockShape(0, 0, 0, 0))
+        attention = stays.heads * (stays.qk + stays.v) / (full.heads * (full.qk + full.v))
+        parts += _bar(left, attention, ATTENTION, f"block {index}: {stays.heads} heads of {stays.qk} + {stays.v}")
+        parts += _bar(left + BAR, stays.neurons / full.neurons, MLP, f"block {index}: {stays.neurons} neurons")
+    return Markup("".join([*parts, "</svg>"]))
+
+
+def _bar(left: int, share: float, colour: str, title: str) -> list[str]:
+    full, height = HEIGHT - 2, (HEIGHT - 2) * share
+    place = f'<rect x="{left + 0.5}" width="{BAR - 1}"'
+    return [
+        f'{place} y="1" height="{full}" fill="none" stroke="#ccc" stroke-width="0.6"/>',
+        f'{place} y="{1 + full - height:.1f}" height="{height:.1f}" fill="{colour}"><title>{title}</title></rect>',
+    ]
+
+
+def draw_label_mix(counts: NDArray[np.int64]) -> Markup:
+    """Draw how many images of each class a device has, as a strip of bars over all classes."""
+    width, height = 132, 24
+    step, top = width / len(counts), max(int(counts.max()), 1)
+    bars = "".join(
+        f'<rect x="{label * step:.2f}" y="{height - height * count / top:.1f}" width="{max(step, 0.8):.2f}" '
+        f'height="{height * count / top:.1f}" fill="#0072B2"/>'
+        for label, count in enumerate(counts.tolist())
+        if count
+    )
+    line = f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="#999"/>'
+    return Markup(
+        f'<svg class="mix" viewBox="0 0 {width} {height + 1}" width="{width}" height="{height + 1}">{bars}{line}</svg>'
+    )
+
+
+def accuracy_against_budget(record: Record) -> Figure:
+    """Draw one point a device: accuracy against parameters kept, the base's accuracy as a tick above it."""
+    devices, rates = record.devices, 100 * accuracies(record.devices)
+    kept = 100 * pd.to_numeric(devices["params"], errors="coerce") / devices["base_params"]
+    figure = new_figure(6.6, 3.6)
+    axes = figure.add_subplot()
+    axes.vlines(kept, rates["edge"], rates["subclassifier"], color="0.8", lw=1.2, zorder=1)
+    axes.scatter(kept, rates["subclassifier"], marker="_", color=GREY, s=60, label="base + sub-classifier", zorder=2)
+    if rates["oracle"].notna().any():
+        axes.scatter(
+            kept, rates["oracle"], facecolors="none", edgecolors=COLOURS[1], s=42, label="oracle proxy set", zorder=3
+        )
+    axes.scatter(kept, rates["edge"], color=COLOURS[0], s=34, label="edge model", zorder=4)
+    tidy_axes(axes, xlabel="parameters kept (% of the base)", ylabel="accuracy on private test images (%)")
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    return figure
+
+
+def _data_uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

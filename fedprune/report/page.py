@@ -1,0 +1,219 @@
+"""The report: one self-contained HTML page about a run or a sweep, for a colleague."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedprune.core.errors import FedpruneError
+from fedprune.core.files import write_text
+from fedprune.experiment.config import RunConfig
+from fedprune.experiment.record import Record
+from fedprune.experiment.status import status_of
+from fedprune.experiment.summary import accuracies
+from fedprune.experiment.sweep import Sweep
+from fedprune.protocol.options import ROOMS, import_options
+from fedprune.report.drawings import (
+    accuracy_against_budget,
+    contact_sheet,
+    draw_blocks,
+    draw_label_mix,
+    inline_png,
+    inline_svg,
+)
+from fedprune.report.figures_of_sweep import accuracy_of_cells
+from fedprune.report.pictures import show_rollout
+from fedprune.report.run_table import LABELS, percent, trouble
+from fedprune.report.scene import Scene
+from fedprune.report.sweep_table import sweep_table
+from fedprune.vit.shape import Shape
+
+IMAGES = 16  # of each kind that a device shows
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What a page shows.
+
+    Attributes:
+        pictures: Whether to open the data and the models again, for label mixes, proxy sets and attention.
+        private_images: Whether private images may stand beside the proxy sets; possible in a simulation only.
+        devices: How many devices show their proxy sets.
+    """
+
+    pictures: bool = True
+    private_images: bool = True
+    devices: int = 3
+
+
+def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
+    """Write the page of a run.
+
+    Raises:
+        FedpruneError: the file cannot be written.
+    """
+    scene = _open_scene(record) if options.pictures else None
+    shapes = _shapes(record)
+    write_text(
+        path,
+        _render(
+            "run.html.j2",
+            title=record.values["title"],
+            record=record.values,
+            averages=_averages(record),
+            trouble=trouble(record.devices),
+            scatter=inline_svg(accuracy_against_budget(record)),
+            cards=_cards(record, scene, shapes),
+            proxies=_proxies(record, scene, options) if scene else [],
+            rollout=_rollout(scene) if scene else None,
+            private_images=options.private_images,
+            ledger=_ledger(record),
+            costs=_costs(record),
+            config_text=json.dumps(record.values["config"], indent=2, ensure_ascii=False),
+        ),
+    )
+
+
+def write_sweep_page(sweep: Sweep, path: Path) -> None:
+    """Write the page of a sweep: where its cells stand, and their averages over seeds."""
+    table = sweep_table(sweep)
+    statuses = status_of(sweep.cells)
+    write_text(
+        path,
+        _render(
+            "sweep.html.j2",
+            title=f"Sweep {sweep.name}",
+            table=table,
+            statuses=statuses,
+            axes=list(sweep.cells[0].labels) if sweep.cells else [],
+            figure=inline_svg(accuracy_of_cells(table)),
+            done=sum(status.state == "done" for status in statuses),
+        ),
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(loader=PackageLoader("fedprune.report"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["percent"] = percent
+    return environment.get_template(template).render(**values)
+
+
+def _open_scene(record: Record) -> Scene:
+    import_options((*ROOMS, "fedprune.federation"))
+    scene = Scene(RunConfig.from_dict(record.values["config"]))
+    torch.set_num_threads(scene.config.threads)
+    return scene
+
+
+def _averages(record: Record) -> list[dict[str, Any]]:
+    summary = record.values["summary"]
+    return [
+        {"label": label, "mean": summary[f"{name}_mean"], "worst": summary[f"{name}_worst"]}
+        for name, label in LABELS.items()
+    ]
+
+
+def _shapes(record: Record) -> Mapping[int, Shape]:
+    """Return the shape of every device's edge model, from the run's folder."""
+    found = {}
+    for path in sorted((record.folder / "shapes").glob("device-*.json")):
+        found[int(path.stem.split("-")[1])] = Shape.from_json(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> list[dict[str, Any]]:
+    rates = accuracies(record.devices)
+    cards = []
+    for (_, row), (_, rate) in zip(record.devices.iterrows(), rates.iterrows(), strict=True):
+        device = int(row["device"])
+        kept = None if pd.isna(row["params"]) else row["params"] / row["base_params"]
+        card: dict[str, Any] = {
+            "device": device,
+            "task": row["task"] or f"{row['classes']} classes",
+            "images": f"{row['train_images']} + {row['test_images']} images",
+            "status": row["status"],
+            "kept": kept,
+            "rates": [(label, rate[name]) for name, label in LABELS.items() if not pd.isna(rate[name])],
+            "mix": None,
+            "blocks": None,
+        }
+        if scene is not None:
+            shard = scene.world.shard(device)
+            labels = scene.world.dataset.train.labels[shard.train]
+            card["mix"] = draw_label_mix(np.bincount(labels, minlength=len(scene.world.dataset.classes)))
+            card["blocks"] = _blocks(scene, device, shapes.get(device))
+        cards.append(card)
+    return cards
+
+
+def _blocks(scene: Scene, device: int, shape: Shape | None) -> Markup | None:
+    if shape is None:
+        return None
+    base = scene.world.base.shape
+    if len(shape.blocks) == len(base.blocks):
+        kept = tuple(range(len(base.blocks)))
+    else:
+        try:
+            kept = tuple(block.block for block in scene.edge(device).keep.blocks)
+        except FedpruneError:
+            return None
+    return draw_blocks(base, shape, kept)
+
+
+def _proxies(record: Record, scene: Scene, options: PageOptions) -> list[dict[str, Any]]:
+    answered = record.devices.loc[record.devices["status"].isin(["ok", "refused"]), "device"].tolist()
+    shown = []
+    for device in answered[: options.devices]:
+        proxy = scene.proxy(device)
+        shard, labels = scene.world.shard(device), scene.world.dataset.train.labels
+        own = np.isin(labels[proxy.indices], shard.classes).mean()
+        private = scene.some(shard.train, IMAGES, "private", device)
+        shown.append(
+            {
+                "name": scene.tasks()[device],
+                "proxy": contact_sheet(scene.pixels(scene.some(proxy.indices, IMAGES, "proxy", device))),
+                "private": contact_sheet(scene.pixels(private)) if options.private_images else None,
+                "own": own,
+                "diagnostics": {name.replace("_", " "): f"{value:.4g}" for name, value in proxy.diagnostics.items()},
+            }
+        )
+    return shown
+
+
+def _rollout(scene: Scene) -> str | None:
+    try:
+        return inline_png(show_rollout(scene, {"images": 3}))
+    except FedpruneError:
+        return None
+
+
+def _ledger(record: Record) -> list[dict[str, Any]]:
+    """Return one line a released field and protection, with the number of devices behind it."""
+    entries = json.loads((record.folder / "ledger.json").read_text(encoding="utf-8"))
+    lines: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        plain = {key: entry.get(key) for key in ("field", "mechanism", "epsilon", "delta", "noise", "note")}
+        line = lines.setdefault(json.dumps(plain, sort_keys=True), {**plain, "devices": 0})
+        line["devices"] += 1
+    return list(lines.values())
+
+
+def _costs(record: Record) -> Sequence[tuple[str, str]]:
+    devices = record.devices
+    base = devices["base_params"].iloc[0] * 4
+    return [
+        ("report sent by a device, mean", f"{devices['upload_bytes'].mean() / 1000:.2f} kB"),
+        (
+            "edge model sent to a device, mean",
+            f"{devices['download_bytes'].mean() / 1000:.0f} kB (the base: {base / 1000:.0f} kB)",
+        ),
+        ("deriving and recovering one edge model, mean", f"{devices['derive_seconds'].mean():.2f} s"),
+        ("the whole run", f"{record.values['seconds']:.1f} s"),
+    ]
