@@ -3,25 +3,23 @@
 import argparse
 import json
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from fedprune.core.files import write_text
 from fedprune.core.random import stream
 from fedprune.devices.budgets import budget_without
+from fedprune.devices.profiling import model_runners
 from fedprune.devices.search import DIMENSIONS, keep_within
 from fedprune.devices.timing import interleaved, repeatability
 from fedprune.vit.base import Base, Preprocess, freeze
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_macs
-from fedprune.vit.export import export_onnx, onnx_session
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.shape import Keep, Shape
 from fedprune.vit.surgery import EdgeModel, cut
@@ -54,11 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for name in arguments.bases:
         edges = derive(name, arguments.dimensions, arguments.align)
+        models = [(edge.model, edge.shape) for edge in edges]
         dense = count_macs(edges[0].shape)
         for batch in arguments.batches:
             for runtime in arguments.runtimes:
                 pixels = torch.zeros(batch, 3, edges[0].shape.image_size, edges[0].shape.image_size)
-                table = interleaved(runners(edges, runtime, pixels), seconds=arguments.seconds)
+                table = interleaved(model_runners(models, runtime, pixels), seconds=arguments.seconds)
                 medians = np.median(table, axis=0)
                 for removed, edge, seconds in zip((0.0, *REMOVED), edges, medians, strict=True):
                     ideal = dense / count_macs(edge.shape)
@@ -100,35 +99,6 @@ def derive(name: str, dimensions: Sequence[str], align: int) -> list[EdgeModel]:
 def even_scores(shape: Shape, name: str) -> Units:
     """Draw scores evenly from 0 to 1 in every group, so that all dimensions shrink alike."""
     return unpack(stream(0, "bench speedup", name).random(row_length(shape)), shape)
-
-
-def runners(edges: Sequence[EdgeModel], runtime: str, pixels: Tensor) -> list[Callable[[], object]]:
-    """Return one call for each edge model that runs it once."""
-    if runtime == "torch":
-        return [torch_runner(edge.model, pixels) for edge in edges]
-    calls = []
-    with tempfile.TemporaryDirectory() as folder:
-        for index, edge in enumerate(edges):
-            path = Path(folder) / f"{index}.onnx"
-            export_onnx(edge.model, edge.shape, path, fast=True)
-            calls.append(onnx_runner(onnx_session(path), pixels))
-    return calls
-
-
-def torch_runner(model: nn.Module, pixels: Tensor) -> Callable[[], object]:
-    """Return a call that runs `model` eagerly."""
-
-    def call() -> object:
-        with torch.inference_mode():
-            return model(pixels)
-
-    return call
-
-
-def onnx_runner(session: Any, pixels: Tensor) -> Callable[[], object]:
-    """Return a call that runs an onnxruntime session."""
-    feed = {"pixels": pixels.numpy()}
-    return lambda: session.run(None, feed)
 
 
 def summary(frame: pd.DataFrame, load: float) -> dict[str, Any]:
