@@ -1,0 +1,175 @@
+"""A ClientApp some of whose devices are slow, wrong or hostile; a file says which, so that every engine's process sees it.
+
+The file that FEDPRUNE_TEST_FAULTS names holds JSON: the fault of a device at a phase, e.g. {"report 3": "raise"}.
+"""
+
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedprune.federation import client_app, messages
+
+SLEEP = 30.0
+PHASES = {messages.JOIN: "join", messages.REPORT: "report", messages.EDGE_MODEL: "evaluate"}
+
+
+def misbehave(message, context, call_next):
+    device = context.node_config["partition-id"]
+    faults = json.loads(Path(os.environ["FEDPRUNE_TEST_FAULTS"]).read_text())
+    fault = faults.get(f"{PHASES[message.metadata.message_type]} {device}")
+    if fault in BEFORE:
+        BEFORE[fault]()
+    if fault == "nothing":
+        return None
+    if fault == "meddle":
+        for record in message.content.values():
+            record.clear()
+        message.content.clear()
+        raise RuntimeError("it emptied the message that it was given")
+    reply = call_next(message, context)
+    if fault in AFTER:
+        reply = AFTER[fault](reply)
+    return reply
+
+
+app = ClientApp(mods=[client_app.answer_errors, misbehave])
+app.query("join")(client_app.join)
+app.query("report")(client_app.report)
+app.evaluate("edge_model")(client_app.edge_model)
+
+
+def _raise():
+    raise RuntimeError("the camera\nis broken")
+
+
+BEFORE = {
+    "raise": _raise,
+    "exit": lambda: os._exit(7),
+    "sys.exit": lambda: sys.exit("it wants to go"),
+    "sleep": lambda: time.sleep(SLEEP),
+    "memory": lambda: np.ones(10**15),
+}
+
+
+def npy(values):
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(values), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _report(change):
+    """Let `change` alter the report's arrays, a dict of names to .npy bytes."""
+
+    def alter(reply):
+        arrays = {name: array.data for name, array in reply.content.array_records["report"].items()}
+        change(arrays)
+        reply.content["report"] = ArrayRecord(
+            {name: Array("float32", (1,), "numpy.ndarray", data) for name, data in arrays.items()}
+        )
+        return reply
+
+    return alter
+
+
+def _set(name, change):
+    def alter(arrays):
+        arrays[name] = npy(change(np.load(io.BytesIO(arrays[name]))))
+
+    return _report(alter)
+
+
+def _bomb(arrays):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000,), }"
+    arrays["weights"] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def _not_psd(arrays):
+    arrays["covariances"] = npy(-np.load(io.BytesIO(arrays["covariances"])))
+
+
+def _config(**values):
+    def alter(reply):
+        config = dict(reply.content.config_records["config"])
+        reply.content["config"] = ConfigRecord({**config, **values})
+        return reply
+
+    return alter
+
+
+def _counts(**values):
+    def alter(reply):
+        counts = dict(reply.content.metric_records["metrics"])
+        reply.content["metrics"] = MetricRecord({**counts, **values})
+        return reply
+
+    return alter
+
+
+def _impostor(reply):
+    if "report" in reply.content:
+        reply = _set("device", lambda device: device + 1)(reply)
+    return _config(device=int(reply.content.config_records["config"]["device"]) + 1)(reply)
+
+
+def _foreign_node(reply):
+    reply.metadata.__dict__["_src_node_id"] = reply.metadata.src_node_id + 1
+    return reply
+
+
+def _no_records(reply):
+    return _content(reply, RecordDict())
+
+
+def _content(reply, content):
+    reply.content = content
+    return reply
+
+
+def _truncate(arrays):
+    arrays["means"] = arrays["means"][:-7]
+
+
+def _rename(arrays):
+    arrays["mean"] = arrays.pop("means")
+
+
+def _bloat(arrays):
+    arrays["means"] = bytes(messages.MAX_REPORT_BYTES + 1)
+
+
+AFTER = {
+    "NaN": _set("means", lambda means: means * np.float32(np.nan)),
+    "wrong shape": _set("means", lambda means: means[:, :-1]),
+    "wrong keys": _report(_rename),
+    "header bomb": _report(_bomb),
+    "negative weights": _set("weights", lambda weights: -weights),
+    "covariance not positive": _report(_not_psd),
+    "10^12 images": _set("images", lambda images: images * 0 + 10**12),
+    "truncated bytes": _report(_truncate),
+    "too many bytes": _report(_bloat),
+    "answers for another": _impostor,
+    "another node's name": _foreign_node,
+    "no records": _no_records,
+    "hostile ledger": _config(ledger='[{"field": "mixture", "epsilon": Infinity}]'),
+    "count above all": _counts(edge=10**9),
+    "negative count": _counts(base=-1),
+    "fractional count": _counts(edge=0.5),
+    "wrong role": _config(role="oracle"),
+    "claims device 0": lambda reply: _config(device=0)(reply),
+}
+
+EVERYWHERE = ("raise", "sys.exit", "memory", "nothing", "answers for another", "no records")
+REPORT_FAULTS = (
+    *EVERYWHERE, "meddle", "NaN", "wrong shape", "wrong keys", "header bomb", "negative weights",
+    "covariance not positive", "10^12 images", "truncated bytes", "too many bytes", "hostile ledger",
+    "another node's name",
+)  # fmt: skip
+EVALUATE_FAULTS = (*EVERYWHERE, "meddle", "count above all", "negative count", "fractional count", "wrong role")
+NEED_PROCESS = ("exit", "sleep")  # of an engine that runs devices in processes of their own
