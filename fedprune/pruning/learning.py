@@ -1,0 +1,52 @@
+"""Small pieces of training on a proxy set: batches in a seeded order, and the loss over the classes that are asked."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedprune.core.random import stream
+from fedprune.data.images import IntArray
+from fedprune.pruning.method import PruningTask
+
+
+def proxy_batches(
+    task: PruningTask, epochs: int, batch_size: int, purpose: str
+) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
+    """Yield pixels (images, 3, side, side), labels (images,) and places in the proxy set, `epochs` times over it."""
+    dtype = task.base.model.get_parameter("pos_embed").dtype
+    for epoch in range(epochs):
+        order = stream(task.seed, purpose, epoch).permutation(len(task.proxy))
+        for at in range(0, len(order), batch_size):
+            places = order[at : at + batch_size]
+            chosen = task.proxy[places]
+            pixels = task.base.preprocess(task.images.read(chosen)).to(dtype)
+            yield pixels, torch.from_numpy(task.images.labels[chosen]), places
+
+
+def label_loss(logits: Tensor, labels: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """Return the mean cross-entropy over the classes that the logits' columns stand for.
+
+    Images of other classes say nothing; without any image of these classes the loss is zero.
+
+    Args:
+        logits: (images, rows)
+        labels: (images,) base classes.
+        rows: Base class of each column.
+    """
+    match = labels[:, None] == torch.tensor(rows)
+    known = match.any(1)
+    losses = functional.cross_entropy(logits.float(), match.long().argmax(1), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean divergence from the teacher's answer to the student's, both (images, rows)."""
+    student, wanted = ((values.float() / temperature).log_softmax(1) for values in (logits, teacher))
+    return functional.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
+def asked_rows(task: PruningTask) -> tuple[int, ...]:
+    """Return the base classes that the task's loss asks: the device's where it tells them, else all."""
+    return tuple(range(task.base.shape.classes)) if task.classes is None else tuple(sorted(task.classes))

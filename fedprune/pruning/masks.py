@@ -1,0 +1,151 @@
+"""Learned masks: which share of each layer stays, and which units, found by gradient descent on the proxy set.
+
+The binariser is WDPruning's (AAAI 2022), which NuWa's code uses too: of n units the ceil(sigmoid(threshold) n) with the
+best scores pass, the others do not; backwards the mask is treated as the scores themselves, and the threshold gets the
+sum of the mask's gradients.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedprune.devices.search import measure
+from fedprune.pruning.importance import unit_costs
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.scales import places_of
+from fedprune.vit.shape import Shape
+from fedprune.vit.units import row_length
+
+FloatArray = NDArray[np.float64]
+Key = tuple[int, str]  # block, kind: heads, neurons, attention or mlp
+
+_LAST = 1e6  # a score above all learned ones
+
+
+class TopShare(torch.autograd.Function):
+    """1 for the best share of scores and 0 for the rest; straight through to scores and share."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, share: Tensor) -> Tensor:
+        """Pass the best ceil(share x n) of (n,) scores, at least one."""
+        count = max(1, int(np.ceil(float(share) * len(scores) - 1e-9)))
+        mask = torch.zeros_like(scores)
+        mask[torch.sort(scores, descending=True, stable=True).indices[:count]] = 1
+        return mask
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Hand the mask's gradient to the scores, its sum to the share."""
+        return gradient, gradient.sum()
+
+
+@dataclass
+class Masks:
+    """Masks over a base's units while they are learned.
+
+    Attributes:
+        shape: The base's shape.
+        scores: For each (block, kind) with kind heads or neurons: (units,), larger is kept first.
+        thresholds: For each (block, kind): () whose sigmoid is the share that stays.
+        skips: For each (block, "attention" or "mlp"): () whose sigmoid is how much of the branch stays; may be empty.
+    """
+
+    shape: Shape
+    scores: dict[Key, Tensor]
+    thresholds: dict[Key, Tensor]
+    skips: dict[Key, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, shape: Shape, kinds: tuple[str, ...], score: float, threshold: float) -> "Masks":
+        """Start with equal scores and thresholds for all layers."""
+        keys = [
+            (block, kind) for block in range(len(shape.blocks)) for kind in kinds if getattr(shape.blocks[block], kind)
+        ]
+        scores = {key: torch.full((getattr(shape.blocks[key[0]], key[1]),), score, requires_grad=True) for key in keys}
+        return cls(shape, scores, {key: torch.tensor(threshold, requires_grad=True) for key in keys})
+
+    def gates(self) -> dict[Key, Tensor]:
+        """Return the binary masks, and the branches' shares where they may be skipped."""
+        masks: dict[Key, Tensor] = {
+            key: TopShare.apply(scores, self.thresholds[key].sigmoid())  # type: ignore[no-untyped-call]
+            for key, scores in self.scores.items()
+        }
+        return masks | {key: value.sigmoid() for key, value in self.skips.items()}
+
+    def size(self, limit: str) -> Tensor:
+        """Return the share of the base's parameters or MACs that stays, differentiable by thresholds and skips."""
+        costs, places = unit_costs(self.shape, limit), places_of(self.shape)
+        whole = float(costs[places.embed].sum() + sum(costs[[b.attention, b.mlp]].sum() for b in places.blocks))
+        kept = torch.zeros(())
+        for index, block in enumerate(places.blocks):
+            for kind, branch in (("heads", "attention"), ("neurons", "mlp")):
+                share = self.thresholds[index, kind].sigmoid() if (index, kind) in self.thresholds else torch.ones(())
+                skip = self.skips[index, branch].sigmoid() if (index, branch) in self.skips else torch.ones(())
+                kept = kept + float(costs[getattr(block, branch)]) * share * skip
+        fixed = whole - sum(float(costs[[b.attention, b.mlp]].sum()) for b in places.blocks)
+        return (kept + fixed) / whole
+
+    def row(self) -> FloatArray:
+        """Return scores as a row of units: a layer's learned share over a unit's place in the layer's order.
+
+        Above 1 stands what the masks keep; when the exact budget asks for more or less, all layers give in
+        proportion to what they have learned to keep. Query-key and value dimensions have no masks and go last, where
+        heads and neurons are not enough.
+        """
+        result = np.full(row_length(self.shape), np.inf)
+        for block in places_of(self.shape).blocks:
+            result[block.qk], result[block.v] = _LAST, _LAST
+        for (index, kind), scores in self.scores.items():
+            place = getattr(places_of(self.shape).blocks[index], kind)
+            share = float(self.thresholds[index, kind].detach().sigmoid())
+            order = torch.sort(scores.detach(), descending=True, stable=True).indices.numpy()
+            result[place[order]] = share * len(order) / np.arange(1, len(order) + 1)
+        for (index, branch), value in self.skips.items():
+            result[getattr(places_of(self.shape).blocks[index], branch)] = 2 * float(value.detach().sigmoid())
+        return result
+
+
+@contextmanager
+def gated(model: nn.Module, gates: Mapping[Key, Tensor]) -> Iterator[None]:
+    """Multiply heads, neurons and branches of `model` by gates inside this context."""
+    blocks: Any = model.get_submodule("blocks")
+    handles = []
+    for (index, kind), gate in gates.items():
+        block = blocks[index]
+        if kind == "neurons":
+            handles.append(block.mlp.fc2.register_forward_pre_hook(_scale_input(gate)))
+        elif kind == "heads":
+            wide = gate.repeat_interleave(block.attn.proj.in_features // len(gate))
+            handles.append(block.attn.proj.register_forward_pre_hook(_scale_input(wide)))
+        else:
+            branch = block.ls1 if kind == "attention" else block.ls2
+            handles.append(branch.register_forward_hook(lambda module, inputs, output, gate=gate: output * gate))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scale_input(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
+    return lambda module, inputs: (inputs[0] * gate.to(inputs[0].dtype),)
+
+
+def target_share(task: PruningTask) -> tuple[str, float]:
+    """Return which of parameters and MACs is scarcer, and the share of it that may stay."""
+    sizes = measure(task.base.shape, task.budget)
+    shares = {name: limit / size for name, (size, limit) in sizes.items() if name in ("params", "macs")}
+    limit = min(shares, key=lambda name: shares[name], default="params")
+    return limit, min(1.0, shares.get(limit, 0.5))
+
+
+def excess(size: Tensor, target: float, dual: float) -> Tensor:
+    """Return WDPruning's penalty of a size above its target: dual x (excess + excess^2), else zero."""
+    over = (size - target).clamp(min=0)
+    return dual * (over + over.square())
