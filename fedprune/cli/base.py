@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     glyphs.add_argument("--per-class", type=int, default=100, help="images of each character, drawn for each epoch")
     glyphs.add_argument("--batch-size", type=int, default=64)
     glyphs.add_argument("--learning-rate", type=float, default=1.5e-3)
+    glyphs.add_argument("--variation", type=float, default=1.0, help="of size, slant and place; 0 is far easier")
     glyphs.add_argument("--seed", type=int, default=0)
     glyphs.add_argument("--threads", type=int, default=1)
 
@@ -46,19 +47,23 @@ def _pool(arguments: argparse.Namespace) -> int:
 def _glyphs(arguments: argparse.Namespace) -> int:
     import torch
 
+    from fedprune.core.registry import build
+    from fedprune.data.glyphs import Glyphs
     from fedprune.vit.base_glyphs import PACKAGED, make_glyph_base
     from fedprune.vit.training import Recipe, tell
 
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        warmup=0.02,
-        shift=0.0,
-        flip=False,
-        seed=arguments.seed,
-    )
-    make_glyph_base(arguments.output, recipe, arguments.per_class, tell)
+    values = {
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "learning_rate": arguments.learning_rate,
+        "warmup": 0.02,
+        "shift": 0.0,
+        "flip": False,
+        "seed": arguments.seed,
+    }
+    recipe = build(Recipe, values, where="base glyphs")
+    source = build(Glyphs, {"seed": arguments.seed, "variation": arguments.variation}, where="base glyphs")
+    make_glyph_base(arguments.output, recipe, source, arguments.per_class, tell)
     print(f"Wrote {arguments.output / PACKAGED.name}")
     return 0

@@ -68,6 +68,8 @@ class Glyphs(DataSource):
         test_per_class: Test images of each character.
         seed: Seed of the drawing.
         noise: Largest standard deviation of the pixel noise, in grey levels of 255.
+        variation: Scale of the differences in size, width, slant, tilt and place; 0 draws each character upright in
+            the middle.
         fonts: Draw with these font files only; empty means all that a script has. Fonts are natural domain shifts.
     """
 
@@ -75,6 +77,7 @@ class Glyphs(DataSource):
     test_per_class: int = 50
     seed: int = 0
     noise: float = 20.0
+    variation: float = 1.0
     fonts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,6 +86,8 @@ class Glyphs(DataSource):
             raise ValueError("train_per_class and test_per_class must be at least 1.")
         if not 0 <= self.noise <= 128:
             raise ValueError(f"noise must lie between 0 and 128 grey levels, not {self.noise}.")
+        if not 0 <= self.variation <= 1.5:
+            raise ValueError(f"variation must lie between 0 and 1.5, not {self.variation}.")
         for name, script in SCRIPTS.items():
             if self.fonts and not set(self.fonts) & set(script.fonts):
                 raise ValueError(f"None of fonts={list(self.fonts)} has the {name} script, which has: {script.fonts}.")
@@ -99,14 +104,19 @@ class Glyphs(DataSource):
         random = stream(self.seed, "glyphs", *purpose)
         labels = np.repeat(np.arange(len(CHARACTERS)), per_class)
         count = len(labels)
+
+        def vary(low: float, high: float, *size: int) -> NDArray[np.float32]:
+            middle, reach = (low + high) / 2, (high - low) / 2 * self.variation
+            return random.uniform(middle - reach, middle + reach, (count, *size)).astype(np.float32)
+
         return GlyphImages(
             labels=labels,
             master=_choose_fonts(labels, self.fonts, random),
-            size=random.uniform(0.5, 0.75, count).astype(np.float32),
-            stretch=random.uniform(0.85, 1.18, count).astype(np.float32),
-            slant=random.uniform(-0.25, 0.25, count).astype(np.float32),
-            tilt=random.uniform(-0.15, 0.15, count).astype(np.float32),
-            place=random.uniform(-3, 3, (count, 2)).astype(np.float32),
+            size=vary(0.5, 0.75),
+            stretch=vary(0.85, 1.18),
+            slant=vary(-0.25, 0.25),
+            tilt=vary(-0.15, 0.15),
+            place=vary(-3, 3, 2),
             ink=random.uniform(130, 255, (count, 3)).astype(np.float32),
             ground=random.uniform(0, 70, (count, 3)).astype(np.float32),
             noise=random.uniform(0, self.noise, count).astype(np.float32),

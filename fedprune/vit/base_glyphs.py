@@ -47,7 +47,7 @@ class GlyphBase(BaseSource):
 
 
 def make_glyph_base(
-    folder: Path, recipe: Recipe, per_class: int, progress: Callable[[Epoch], None] = tell
+    folder: Path, recipe: Recipe, source: Glyphs, per_class: int, progress: Callable[[Epoch], None] = tell
 ) -> list[Epoch]:
     """Train the micro DeiT on characters that are drawn afresh for each epoch, and write it to `folder`.
 
@@ -55,12 +55,12 @@ def make_glyph_base(
 
     Args:
         folder: Gets `glyphs.safetensors` (float16), the checkpoint to go on from, and the log.
-        recipe: The hyper-parameters; its seed also seeds the drawing.
+        recipe: The hyper-parameters.
+        source: How characters are drawn, and the seed of the drawing.
         per_class: Images of each character an epoch.
         progress: Called after each epoch.
     """
     model = create(ARCHITECTURE, recipe.seed)
-    source = Glyphs(seed=recipe.seed)
 
     def drawn(count: int, *purpose: str | int) -> Labelled:
         images = source.draw(count, "base", *purpose)
