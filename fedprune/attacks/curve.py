@@ -22,6 +22,8 @@ def draw_roc(
     for label, outcomes in curves.items():
         scores = np.concatenate([outcome.scores for outcome in outcomes])
         truth = np.concatenate([outcome.truth for outcome in outcomes])
+        if truth.all() or not truth.any():  # nothing to tell apart
+            continue
         false, true, _ = roc_curve(truth, scores)
         axes.plot(false, true, label=label)
         lowest = min(lowest, 1 / max(1, int((~truth).sum())))

@@ -52,7 +52,7 @@ def _quality(tradeoff: pd.DataFrame, selectors: pd.DataFrame) -> Figure:
             )
         axes.set(title=f"{count} records", xlabel="epsilon", xscale="log")
         _epsilon_ticks(axes, part)
-    panels[0].set_ylabel("label total variation to the device (lower is better)")
+    panels[0].set_ylabel("label total variation")
     panels[0].legend(frameon=False, fontsize="x-small")
     return figure
 
@@ -97,7 +97,7 @@ def _tradeoff(tradeoff: pd.DataFrame, attacks: pd.DataFrame) -> Figure:
             label=mechanism,
         )
     axes.axvline(0.5, color="0.6", linewidth=0.8)
-    axes.set(xlabel="membership AUC (0.5 is chance)", ylabel="label total variation (lower is better)")
+    axes.set(xlabel="membership AUC (0.5 is chance)", ylabel="label total variation")
     axes.set_title("larger dots: more records", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
     return figure
