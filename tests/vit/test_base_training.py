@@ -189,13 +189,13 @@ def test_a_trained_base_sees_public_images_only_and_is_made_once(weights, world,
 
 
 def test_the_command_remakes_a_short_version_of_the_packaged_base(tmp_path, capsys):
-    command = ["base", "glyphs", "--output", str(tmp_path), "--epochs", "2", "--per-class", "40", "--batch-size", "32"]
-    assert main([*command, "--learning-rate", "2e-3", "--variation", "0"]) == 0
+    command = ["base", "glyphs", "--output", str(tmp_path), "--epochs", "3", "--per-class", "32", "--batch-size", "32"]
+    assert main([*command, "--learning-rate", "1e-3", "--variation", "0"]) == 0
     assert "Wrote" in capsys.readouterr().out
     assert load_base(tmp_path / "glyphs.safetensors").shape.classes == 160
     with (tmp_path / "log.csv").open() as file:
         accuracy = max(float(row["validation_accuracy"]) for row in csv.DictReader(file))
-    assert accuracy > 6 / 160, "not far above chance after 400 steps"
+    assert accuracy > 0.08, "not far above chance (0.006) after 480 steps"
 
 
 def test_real_weights_know_imagenet(real_data):
