@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             "milliseconds": [round(1000 * float(value), 2) for value in (result.seconds.min(), result.seconds.max())],
         }
         print(
-            f"{name}: median error {error:.1%} , 95th percentile {worst:.1%} on {len(result.errors)} shapes held out; "
+            f"{name}: median error {error:.1%}, 95th percentile {worst:.1%} on {len(result.errors)} shapes held out; "
             f"with MACs alone {np.median(result.mac_only_errors):.1%}; the measurement repeats to "
             f"{result.repeatability:.1%}"
         )

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from fedprune.core.files import write_atomic, write_text
+from fedprune.core.files import write_atomic, write_json, write_text
+from fedprune.core.hashing import content_hash
 from fedprune.data.images import ArrayImages, Dataset
 from fedprune.data.parquet import Parquet
 from fedprune.evidence.evidence import Evidence
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="local safetensors file of the model; without it timm downloads")
     parser.add_argument("--output", type=Path, default=Path("results/vit"), help="folder for the tables")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder for the score bank")
-    parser.add_argument("--more", action="store_true", help="shrink heads and depth too")
+    parser.add_argument("--more", action="store_true", help="heads, depth and norm-folded directions too")
     parser.add_argument("--limit", type=int, default=None, help="evaluate on the first images only")
 
 
@@ -54,37 +55,38 @@ def run(arguments: argparse.Namespace) -> int:
     images = ArrayImages(dataset.test.read(chosen), dataset.test.labels[chosen])
     evidence = Evidence(base, dataset.train, arguments.cache, images_id=dataset.fingerprint)
     scores = evidence.mean("taylor_abs", np.arange(len(dataset.train)))
-    turned = {"svd": low_rank(base).base, "svd, norm folded": low_rank(base, fold_norm=True).base}
-    everything = Keep.everything(base.shape)
-    rows: list[dict[str, Any]] = []
+    journal = Journal(arguments.cache / f"dimensions-{content_hash(base.fingerprint, chosen)}.json")
 
     def measure(dimension: str, way: str, rate: float, source: Base, keep: Keep) -> None:
-        edge = cut(source, keep)
-        rows.append(
-            {
-                "dimension": dimension,
-                "way": way,
-                "removed": rate,
-                "parameters": count_params(edge.shape),
-                "macs": count_macs(edge.shape),
-                "accuracy": round(_accuracy(edge.model, base, images), 2),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
+        if (dimension, way, rate) not in journal:
+            edge = cut(source, keep)
+            journal.add(
+                {
+                    "dimension": dimension,
+                    "way": way,
+                    "removed": rate,
+                    "parameters": count_params(edge.shape),
+                    "macs": count_macs(edge.shape),
+                    "accuracy": round(_accuracy(edge.model, base, images), 2),
+                }
+            )
 
-    measure("none", "base", 0.0, base, everything)
+    measure("none", "base", 0.0, base, Keep.everything(base.shape))
+    plain = low_rank(base).base
     for rate in RATES:
-        for dimension in ("qk", "v"):
+        for dimension in ("v", "qk"):
             measure(dimension, "score", rate, base, _narrow(base, scores, dimension, rate))
-            for way, source in turned.items():
-                measure(dimension, way, rate, source, _leading(source, dimension, rate))
+            measure(dimension, "svd", rate, plain, _leading(plain, dimension, rate))
         for dimension in ("neurons", "embed"):
             measure(dimension, "score", rate, base, _ranked(base, scores, dimension, rate))
+    folded = low_rank(base, fold_norm=True).base
     for rate in RATES if arguments.more else ():
+        for dimension in ("v", "qk"):
+            measure(dimension, "svd, norm folded", rate, folded, _leading(folded, dimension, rate))
         measure("heads", "score", rate, base, _ranked(base, scores, "heads", rate))
         measure("depth", "last blocks", rate, base, _shallow(base, rate))
 
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(journal.rows)
     _write(frame, arguments.output, arguments.model, len(images), len(dataset.train))
     print(
         json.dumps(
@@ -98,6 +100,23 @@ def run(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+class Journal:
+    """Rows measured so far, on disk after each one, so that a killed run goes on from there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def __contains__(self, key: tuple[str, str, float]) -> bool:
+        return any((row["dimension"], row["way"], row["removed"]) == key for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep and print a row."""
+        self.rows.append(row)
+        write_json(self.path, self.rows)
+        print(json.dumps(row), flush=True)
 
 
 def _load(images: Path, model: str, weights: str | None) -> tuple[Dataset, Base]:
@@ -175,6 +194,7 @@ def _directions(frame: pd.DataFrame) -> dict[str, Any]:
         )
         for dimension in ("qk", "v")
         for way in ("svd", "svd, norm folded")
+        if way in set(frame.way)
     }
     ways = {"qk": "svd", "v": "svd", "neurons": "score", "embed": "score"}
     means = {
@@ -201,6 +221,7 @@ def _write(frame: pd.DataFrame, folder: Path, model: str, images: int, scored: i
     def measured(dimension: str, way: str) -> str:
         return line(f"{dimension}, {way}", [table[dimension, way, rate] for rate in RATES])
 
+    ways = [way for way in ("svd", "svd, norm folded", "score") if way in set(frame.way)]
     text = (
         f"# NuWa's Table 1 and Figure 12 with {model}\n\n"
         f"Top-1 accuracy in percent on {images} images; {frame.accuracy[0]:.2f} with nothing removed. No training "
@@ -209,7 +230,7 @@ def _write(frame: pd.DataFrame, folder: Path, model: str, images: int, scored: i
         "the same share of query-key and value dimensions; heads and neurons are ranked over all blocks together.\n\n"
         "## Table 1: low rank against score, by share of the dimension removed\n\n"
         + header
-        + "".join(measured(dimension, way) for dimension in ("qk", "v") for way in ("svd", "svd, norm folded", "score"))
+        + "".join(measured(dimension, way) for dimension in ("qk", "v") for way in ways)
         + "".join(line(f"{name}, {way} (NuWa, DeiT-Tiny)", values) for (name, way), values in PUBLISHED.items())
         + "\nNuWa's one legible query-key row: 71.80 / 69.81 / 65.32 / 51.90. Its base has 72.14.\n\n"
         "## Figure 12: one dimension shrinks, by share of the dimension removed\n\n"
