@@ -165,7 +165,7 @@ def measure(
         outcomes["label_mix"] = LabelMix(500).attack(case, [])
     row = {
         **cell.labels,
-        **quality(world, device, proxy),
+        **quality(world, device, proxy, classifier=False),
         "components": len(release.mixture.weights),
         "numbers_per_image": release.mixture.parameters / len(device.members),
         "images_reported": release.images,
@@ -175,9 +175,11 @@ def measure(
 
 
 def worth_shadows(cell: Cell) -> bool:
-    """Attack with shadows what has no noise, and the ends of the range of epsilon: each costs many fits."""
+    """Attack with shadows the covariance types without noise, and two epsilons: each attack costs many fits."""
     epsilon = getattr(cell.mechanism, "epsilon", None)
-    return epsilon is None or (isinstance(cell.mechanism, Anchored | Votes) and epsilon in (1.0, 8.0))
+    if epsilon is None:
+        return cell.mixture in COVARIANCES and not isinstance(cell.mechanism, ClipOnly)
+    return isinstance(cell.mechanism, Anchored | Votes) and epsilon in (1.0, 8.0)
 
 
 def choose(world: World, device: Device, selector: Selector, mixture: Any, seed: int) -> np.ndarray:
@@ -189,14 +191,14 @@ def choose(world: World, device: Device, selector: Selector, mixture: Any, seed:
     return selector.select(SelectionTask(world.pool, pool, mixture, world.space, world.size, seed, view)).indices
 
 
-def quality(world: World, device: Device, proxy: np.ndarray) -> dict[str, float]:
+def quality(world: World, device: Device, proxy: np.ndarray, classifier: bool = True) -> dict[str, float]:
     """Compare a proxy set with images of the device's own law that it did not report: its outsiders.
 
     An oracle of the members themselves would else be compared with itself.
     """
     points = np.concatenate([world.pool, device.members])[proxy]
     labels = np.concatenate([world.pool_labels, device.member_labels])[proxy]
-    return proxy_quality(points, labels, device.outsiders, device.outsider_labels)
+    return proxy_quality(points, labels, device.outsiders, device.outsider_labels, classifier=classifier)
 
 
 def compare_selectors(world: World, device: Device) -> Iterator[dict[str, Any]]:
