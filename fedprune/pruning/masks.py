@@ -34,7 +34,7 @@ class TopShare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, share: Tensor) -> Tensor:
         """Pass the best ceil(share x n) of (n,) scores, at least one."""
-        count = max(1, int(np.ceil(float(share) * len(scores) - 1e-9)))
+        count = max(1, int(np.ceil(float(share) * len(scores) - 1e-5)))
         mask = torch.zeros_like(scores)
         mask[torch.sort(scores, descending=True, stable=True).indices[:count]] = 1
         return mask

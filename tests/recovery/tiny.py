@@ -9,6 +9,7 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
+import fedprune.vit  # noqa: F401  declares torchvision operators before timm is imported
 from fedprune.data.images import ArrayImages
 from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence

@@ -1,0 +1,110 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedprune.devices.budgets import budget_without
+from fedprune.pruning.learned_masks import LearnedMasks
+from fedprune.pruning.learning import distillation, label_loss, proxy_batches
+from fedprune.pruning.masks import Masks, TopShare, excess, gated, target_share
+from fedprune.pruning.uvc import unit_norms
+from fedprune.pruning.vbp import VarianceBased
+from fedprune.vit.counts import count_params
+from fedprune.vit.shape import Keep
+from fedprune.vit.surgery import cut
+from tests.recovery.tiny import KINDS, random_base, task_of
+
+
+def test_the_binariser_keeps_the_best_and_passes_gradients_straight_through() -> None:
+    scores = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.3], requires_grad=True)
+    share = torch.tensor(0.6, requires_grad=True)
+    mask = TopShare.apply(scores, share)
+    assert mask.tolist() == [0, 1, 1, 1, 0]
+    (mask * torch.arange(5.0)).sum().backward()
+    assert scores.grad.tolist() == [0, 1, 2, 3, 4]
+    assert share.grad.item() == 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gates_of_zero_and_one_are_surgery(kind: str) -> None:
+    base = random_base(kind)
+    keep = Keep.everything(base.shape)
+    block = replace(
+        keep.blocks[1],
+        heads=np.array([1]),
+        qk=keep.blocks[1].qk[:1],
+        v=keep.blocks[1].v[:1],
+        neurons=np.arange(0, 32, 3),
+    )
+    keep = replace(keep, blocks=(keep.blocks[0], block, keep.blocks[2]))
+    neurons = torch.zeros(32, dtype=torch.float64)
+    neurons[::3] = 1
+    pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    with gated(base.model, {(1, "heads"): torch.tensor([0.0, 1.0]).double(), (1, "neurons"): neurons}):
+        masked = base.model(pixels)
+    torch.testing.assert_close(cut(base, keep).model(pixels), masked, rtol=0, atol=1e-12)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.model.modules())
+
+
+def test_the_size_is_the_base_at_first_and_falls_with_the_thresholds() -> None:
+    shape = random_base("plain").shape
+    masks = Masks.fresh(shape, ("heads", "neurons"), score=0.0, threshold=50.0)
+    assert float(masks.size("params")) == pytest.approx(1.0)
+    masks.thresholds[0, "neurons"] = torch.tensor(-50.0, requires_grad=True)
+    assert float(masks.size("params")) < 1
+    task = task_of(random_base("plain"), budget=budget_without(shape, 0.25, "params"))
+    assert target_share(task) == ("params", pytest.approx(0.75, abs=1e-3))
+    assert float(excess(torch.tensor(0.9), 0.5, 2.0)) == pytest.approx(2 * (0.4 + 0.16))
+    assert float(excess(torch.tensor(0.4), 0.5, 2.0)) == 0
+
+
+def test_masks_learn_to_fit_the_budget() -> None:
+    base = random_base("plain", dtype=torch.float32)
+    task = task_of(base, images=32, budget=budget_without(base.shape, 0.4, "params"))
+    edge = LearnedMasks(epochs=8).derive(task)
+    assert 0.9 * task.budget.params < count_params(edge.shape) <= task.budget.params
+    assert edge.shape.embed == base.shape.embed
+
+
+def test_norms_of_units() -> None:
+    base = random_base("plain")
+    masks = Masks.fresh(base.shape, ("heads", "neurons"), score=0.0, threshold=0.0)
+    norms = unit_norms(base.model, masks)
+    proj, mlp = base.model.blocks[0].attn.proj.weight, base.model.blocks[0].mlp
+    torch.testing.assert_close(norms[0, "heads"][1], proj[:, 8:].norm())
+    torch.testing.assert_close(norms[0, "neurons"][3], torch.cat([mlp.fc1.weight[3], mlp.fc2.weight[:, 3]]).norm())
+
+
+def test_neurons_that_never_vary_go_without_a_trace() -> None:
+    """VBP's point: a constant neuron's work is a bias, so removing it changes nothing at all."""
+    base = random_base("plain")
+    with torch.no_grad():
+        for block in base.model.blocks:
+            block.mlp.fc1.weight[8:] = 0
+    task = task_of(base, images=16, budget=budget_without(base.shape, 0.2, "params"))
+    edge = VarianceBased().derive(task)
+    assert sum(block.neurons for block in edge.shape.blocks) < 40
+    assert edge.shape.embed == 16
+    pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(edge.model(pixels), base.model(pixels), rtol=0, atol=1e-3)  # float16 score bank
+
+
+def test_losses_ask_the_named_classes_only() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    labels = torch.tensor([4, 7, 1])
+    expected = torch.nn.functional.cross_entropy(logits[:2], torch.tensor([0, 1]))
+    torch.testing.assert_close(label_loss(logits, labels, (4, 7)), expected)
+    assert label_loss(logits, torch.tensor([0, 0, 0]), (4, 7)) == 0
+    assert distillation(logits, logits) == pytest.approx(0, abs=1e-7)
+    assert distillation(logits, logits.flip(1)) > 0
+
+
+def test_batches_visit_every_image_once_an_epoch_in_a_seeded_order() -> None:
+    task = task_of(random_base("plain"), images=10)
+    visits = [places.tolist() for _, _, places in proxy_batches(task, 2, 4, "test")]
+    assert [len(places) for places in visits] == [4, 4, 2, 4, 4, 2]
+    first, second = (np.concatenate(epoch).tolist() for epoch in (visits[:3], visits[3:]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert visits == [places.tolist() for _, _, places in proxy_batches(task, 2, 4, "test")]

@@ -1,0 +1,96 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedprune.devices.budget import Budget
+from fedprune.devices.budgets import budget_without
+from fedprune.pruning.layer_classifiers import depth_for
+from fedprune.pruning.nuwa_v1 import NuwaV1, share_before
+from fedprune.pruning.nuwa_v2 import NuwaV2, energy_width
+from fedprune.pruning.turned import turned_base
+from fedprune.vit.counts import count_params
+from tests.recovery.tiny import KINDS, random_base, task_of
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=12), st.floats(0.01, 1.0))
+def test_what_stays_at_a_threshold_is_the_smallest_set_that_holds_it(scores: list[float], threshold: float) -> None:
+    values = np.array(scores)
+    kept = share_before(values) < threshold - 1e-12
+    total, best = values.sum(), np.sort(values)[::-1]
+    smallest = next(n for n in range(1, len(values) + 1) if best[:n].sum() >= (threshold - 1e-12) * total - 1e-12)
+    assert kept.sum() in (smallest, smallest - 1, smallest + 1)  # rounding at the very threshold
+    assert values[kept].sum() >= (threshold - 1e-9) * total - 1e-9
+    assert values[kept].min() >= values[~kept].max(initial=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["svd", "joint_svd", "score"])
+def test_full_rank_is_exact(kind: str, how: str) -> None:
+    base = random_base(kind)
+    turned = turned_base(base, how).within(np.arange(base.shape.embed))
+    pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(turned.model(pixels), base.model(pixels), rtol=0, atol=1e-12)
+
+
+def test_blocks_that_do_nothing_are_dropped_from_the_end() -> None:
+    base = random_base("plain")
+    with torch.no_grad():
+        for block in base.model.blocks[1:]:
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    task = task_of(base, images=48)
+    # all layers' classifiers are the same then, so every depth is as good as the last: one block stays
+    assert depth_for(task, 48, 0.95) == 1
+    edge = NuwaV1().derive(replace(task, budget=Budget(params=10**9)))
+    assert [keep.block for keep in edge.keep.blocks] == [0]
+    assert edge.notes["depth"] == 1
+
+
+def test_no_threshold_drops_no_block() -> None:
+    assert depth_for(task_of(random_base("plain"), images=48), 48, 1e9) == 3
+
+
+def test_leaving_a_dimension_out_leaves_it_whole() -> None:
+    base = random_base("plain")
+    task = task_of(base, images=12, budget=budget_without(base.shape, 0.3, "params"))
+    everything = ("depth", "heads", "qk", "v", "neurons", "embed")
+    for name in ("qk", "v", "neurons", "embed"):
+        edge = NuwaV1(dimensions=tuple(other for other in everything if other != name), depth_share=1e9).derive(task)
+        widths = [edge.shape.embed] if name == "embed" else [getattr(block, name) for block in edge.shape.blocks]
+        assert set(widths) == {16 if name == "embed" else 32 if name == "neurons" else 8}
+
+
+@pytest.mark.parametrize("settings", [{"decay_rule": "multiplicative"}, {"rates": "fixed"}, {"gradients": "proxy"}])
+def test_every_reading_meets_the_budget(settings: dict[str, str]) -> None:
+    base = random_base("plain")
+    task = task_of(base, images=12, budget=budget_without(base.shape, 0.5, "params"))
+    edge = NuwaV1(**settings).derive(task)
+    assert 0.9 * task.budget.params < count_params(edge.shape) <= task.budget.params
+    if "rates" in settings:
+        assert len({block.qk for block in edge.shape.blocks}) == 1
+
+
+def test_energy_widths() -> None:
+    spectrum = np.array([[2.0, 1.0, 1.0, 0.0], [2.0, 1.0, 1.0, 0.0]])
+    assert [energy_width(spectrum, energy, 1) for energy in (0.5, 4 / 6, 5 / 6, 1.0)] == [1, 1, 2, 3]
+    assert energy_width(np.ones((1, 20)), 0.9, 8) == 16
+    assert energy_width(np.ones((1, 20)), 0.1, 8) == 8
+
+
+def test_masks_and_refit_change_only_what_they_should() -> None:
+    base = random_base("plain")
+    task = task_of(base, images=12, budget=budget_without(base.shape, 0.2, "params"))
+    plain, refitted = (NuwaV2(epochs=0, refit=refit).derive(task).model.state_dict() for refit in (False, True))
+    changed = {name for name in plain if not torch.equal(plain[name], refitted[name])}
+    assert changed == {f"blocks.{index}.mlp.fc2.{part}" for index in range(3) for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("wrong", [{"attention": "pca"}, {"decay_rule": "linear"}, {"dimensions": ("width",)}])
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        NuwaV1(**wrong)  # type: ignore[arg-type]

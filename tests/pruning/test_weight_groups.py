@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from fedprune.evidence.losses import image_losses
+from fedprune.pruning.nvit import PARITY, chunk_sums, structure_sums
+from fedprune.pruning.scales import kind_of, places_of, rank_by_kind, shares
+from fedprune.pruning.weight_groups import gradient_copy, sum_by_unit, weight_taylor
+from tests.recovery.tiny import KINDS, random_base, task_of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_unit_owns_the_weights_that_go_with_it(kind: str) -> None:
+    base = random_base(kind)
+    ones = {name: torch.ones_like(value) for name, value in base.model.named_parameters()}
+    row, places = sum_by_unit(ones, base.shape), places_of(base.shape)
+    assert (row[kind_of(base.shape, "neurons")] == 16 + 1 + 16).all()
+    assert (row[kind_of(base.shape, "qk")] == 2 * (16 + 1)).all()
+    assert (row[kind_of(base.shape, "v")] == 16 + 1 + 16).all()
+    assert (row[kind_of(base.shape, "heads")] == 8 * (2 * 17 + 33)).all()
+    # every weight that is no bias of qkv, fc1 or the classifier has the embedding on one of its axes
+    biases = sum(value.numel() for name, value in ones.items() if name.endswith(("qkv.bias", "fc1.bias", "head.bias")))
+    biases += ones["head_dist.bias"].numel() if kind == "distilled" else 0
+    assert row[places.embed].sum() == sum(value.numel() for value in ones.values()) - biases
+
+
+def test_taylor_of_one_image_is_the_sum_of_its_weights_own() -> None:
+    base = random_base("plain")
+    task = task_of(base)
+    image = task.proxy[:1]
+    row = weight_taylor(task, image, images_per_gradient=1)
+    model = gradient_copy(task)
+    pixels = base.preprocess(task.images.read(image)).double()
+    image_losses(model(pixels), torch.from_numpy(task.images.labels[image]), "labels").sum().backward()
+    fc1, fc2 = model.blocks[1].mlp.fc1, model.blocks[1].mlp.fc2
+    neuron = (fc1.weight[5] * fc1.weight.grad[5]).abs().sum() + (fc1.bias[5] * fc1.bias.grad[5]).abs()
+    neuron = neuron + (fc2.weight[:, 5] * fc2.weight.grad[:, 5]).abs().sum()
+    assert row[places_of(base.shape).blocks[1].neurons[5]] == pytest.approx(neuron.item(), rel=1e-5)
+
+
+def test_nvits_sums_over_weights_are_gate_gradients() -> None:
+    """The identity that lets NViT's criterion be read from shared rows, in float64."""
+    base = random_base("plain")
+    task = task_of(base)
+    image = task.proxy[:1]
+    model = gradient_copy(task)
+    pixels = base.preprocess(task.images.read(image)).double()
+    image_losses(model(pixels), torch.from_numpy(task.images.labels[image]), "labels").sum().backward()
+
+    from fedprune.evidence.taps import taps
+
+    with taps(base.model, base.shape) as reading:
+        logits = base.model(pixels)
+        rows = reading.gate_rows(image_losses(logits, torch.from_numpy(task.images.labels[image]), "labels"))
+    sums = structure_sums(rows.double().numpy(), base.shape)[0]
+    place, qkv = places_of(base.shape).blocks[2], model.blocks[2].attn.qkv
+    product = (qkv.weight * qkv.weight.grad).sum(1) + qkv.bias * qkv.bias.grad
+    query, key, value = product.detach().numpy().reshape(3, 2, 8)
+    np.testing.assert_allclose(sums[place.qk], np.tile(query.sum(0), (2, 1)) / PARITY["qk"], atol=1e-12)
+    np.testing.assert_allclose(sums[place.v], np.tile(value.sum(0), (2, 1)) / PARITY["v"], atol=1e-12)
+    np.testing.assert_allclose(sums[place.heads], (query + key + value).sum(1) / PARITY["heads"], atol=1e-12)
+
+
+def test_chunks_add_up_from_the_smallest() -> None:
+    assert chunk_sums(np.array([5.0, 1.0, 2.0, 4.0, 3.0]), 2).tolist() == [5.0, 3.0, 3.0, 7.0, 7.0]
+
+
+def test_ranks_within_a_kind_remove_the_same_share_of_each() -> None:
+    assert shares(np.array([3.0, 1.0, 2.0])).tolist() == [1.0, 1 / 3, 2 / 3]
+    shape = random_base("plain").shape
+    scores = rank_by_kind(np.random.default_rng(0).random(shape.embed + 3 * (2 + 2 * 17 + 32)), shape, {"qk": 0.5})
+    for kind, lost in (("embed", 0.5), ("neurons", 0.5), ("v", 0.5), ("qk", 0.25)):
+        group = scores[kind_of(shape, kind)]
+        assert (group <= 0.5).mean() == pytest.approx(lost, abs=1 / len(group))
