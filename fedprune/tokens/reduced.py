@@ -185,6 +185,8 @@ def connect(
     """Put `reducer` into a model that kept the `blocks` and `embed` dimensions of a base of shape `base`."""
     stages = reducer.stages(base)
     reduced = ReducedModel(model, shape, reducer, stages, place(stages, shape, blocks))
+    reference = next(model.parameters())
+    reduced.stages.to(reference.device, reference.dtype)
     if parameters is not None:
         wanted = {name: value for name, value in parameters.items() if name.partition(".")[0] in reduced.stages}
         reduced.stages.load_state_dict(wanted)
@@ -192,8 +194,6 @@ def connect(
         if len(embed) < base.embed:
             stage.connect(embed, base.embed)
         stage.settle()
-    reference = next(model.parameters())
-    reduced.stages.to(reference.device, reference.dtype)
     return reduced.eval()
 
 

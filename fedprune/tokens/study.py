@@ -1,13 +1,14 @@
 """Studies of token reducers that can be stopped and go on: a point that stands in the table is not measured again."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from fedprune.core.files import write_atomic
 from fedprune.core.random import stream
@@ -21,7 +22,7 @@ from fedprune.vit.counts import count_macs
 
 Row = dict[str, Any]
 TRAINING_FREE: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "evit": ({}, {"fuse": False}),
+    "evit": ({},),
     "tome": ({},),
     "ats": ({},),
     "evo_vit": ({},),
@@ -29,33 +30,42 @@ TRAINING_FREE: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "sait": ({},),
 }
 KEEPS: Mapping[str, tuple[float, ...]] = {
-    "tome": (0.6, 0.4, 0.2, 0.05),
-    "evo_vit": (0.8, 0.6, 0.5, 0.3),
-    "sait": (0.8, 0.65, 0.5, 0.3),
+    "tome": (0.2, 0.5, 0.05),
+    "evo_vit": (0.6, 0.8, 0.4),
+    "sait": (0.6, 0.8, 0.4),
 }
-STAGED_KEEPS = (0.9, 0.8, 0.7, 0.5)
+STAGED_KEEPS = (0.7, 0.9, 0.5)
 
 
 class Table:
-    """Rows of a CSV file, known by some of their columns."""
+    """Rows of a CSV file, known by some of their columns; several processes may add to one file."""
 
     def __init__(self, path: Path, keys: tuple[str, ...]) -> None:
         self.path, self.keys = path, keys
-        self.rows: list[Row] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+        self.rows = self._read()
+
+    def _read(self) -> list[Row]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
 
     def add(self, key: Row, compute: Callable[[], Row]) -> Row:
         """Return the row of `key`, computed and written where it is not there."""
-        wanted = [str(key[name]) for name in self.keys]
-        for row in self.rows:
-            if [str(row[name]) for name in self.keys] == wanted:
-                return row
+        found = self.find(key)
+        if found is not None:
+            return found
         row = {**key, **compute()}
-        self.rows.append(row)
-        write_atomic(self.path, self._write)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")):
+            self.rows = [*self._read(), row]
+            write_atomic(self.path, self._write)
         return row
+
+    def find(self, key: Row) -> Row | None:
+        """Return the row of `key`, if it is there."""
+        wanted = [str(key[name]) for name in self.keys]
+        return next((row for row in self.rows if [str(row[name]) for name in self.keys] == wanted), None)
 
     def _write(self, path: Path) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -82,11 +92,13 @@ def training_free() -> Iterator[tuple[str, Reducer, bool]]:
                     yield f"{title} ragged", lookup("tokens", name)(keep=keep, **options), True
 
 
-def accuracy_points(base: Base, images: ImageSet, count: int, table: Table) -> Iterator[Row]:
-    """Measure the training-free reducers on `count` images; yields each row when it is there."""
+def accuracy_points(base: Base, images: ImageSet, count: int, table: Table, only: Sequence[str]) -> Iterator[Row]:
+    """Measure the training-free reducers on `count` images, all or `only` some; yields each row when it is there."""
     indices = sample(images, count)
     reducers = [("base", lookup("tokens", "none")(), False), *training_free()]
     for title, reducer, ragged in reducers:
+        if only and title.split()[0] not in only:
+            continue
         model = reduce(base.model, base.shape, reducer).set_ragged(ragged)
         key = {"reducer": title, "keep": reducer.keep, "images": len(indices)}
         yield table.add(key, partial(point, base, model, images, indices))
