@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,19 @@ class Ray(Engine):
         Raises:
             MissingExtra: Ray is not installed.
         """
+
+        def serve(grid: Grid) -> None:
+            size = self.window or 4 * max(1, int(require("ray", "ray").cluster_resources().get("CPU", 1)))
+            strategy.run(WindowGrid(grid, size, devices, START_PATIENCE), self.timeout)
+
+        self.simulate(serve, devices, client_app)
+
+    def simulate(self, serve: Callable[[Grid], None], devices: int, client_app: str) -> None:
+        """Call `serve` with the grid of Flower's simulation.
+
+        Raises:
+            MissingExtra: Ray is not installed.
+        """
         ray = require("ray", "ray")
         from flwr.simulation import run_simulation
 
@@ -63,19 +76,13 @@ class Ray(Engine):
 
         @server_app.main()
         def main(grid: Grid, context: Context) -> None:
-            size = self.window or 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            strategy.run(WindowGrid(grid, size, devices, START_PATIENCE), self.timeout)
+            serve(grid)
 
+        # Without max_restarts, an actor that a device has ended stays in Flower's pool and fails every later device.
+        actors = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1}
         with _quiet(), self._cluster(ray):
             run_simulation(
-                server_app,
-                load_client_app(client_app),
-                devices,
-                # Without max_restarts, an actor that a device has ended stays in Flower's pool and fails every later
-                # device.
-                backend_config={
-                    "client_resources": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1}
-                },
+                server_app, load_client_app(client_app), devices, backend_config={"client_resources": actors}
             )
 
     @contextmanager

@@ -165,7 +165,7 @@ def _work(client_app: str, pipe: Connection, threads: int, log: str) -> None:
         identity = message.metadata
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = identity.run_id, identity.dst_node_id, 0
         try:
-            reply = app(message, context)
+            reply = checked_reply(message, app(message, context))
         except (Exception, SystemExit) as error:
             reply = failure(message, describe(error), RAISED)
         pipe.send_bytes(message_to_proto(reply).SerializeToString())

@@ -1,4 +1,4 @@
-"""A ClientApp some of whose devices are slow, wrong or hostile; a file says which, so that every engine's process sees it.
+"""A ClientApp some of whose devices are slow, wrong or hostile; a file says which, so every process sees it.
 
 The file that FEDPRUNE_TEST_FAULTS names holds JSON: the fault of a device at a phase, e.g. {"report 3": "raise"}.
 """
@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fedprune.federation import client_app, messages
 
-SLEEP = 30.0
+SLEEP = 1000.0
 PHASES = {messages.JOIN: "join", messages.REPORT: "report", messages.EDGE_MODEL: "evaluate"}
 
 

@@ -70,7 +70,7 @@ def test_in_this_process(configure, run_strategy, set_faults, tmp_path):
 @pytest.mark.slow
 def test_in_worker_processes(configure, run_strategy, set_faults, tmp_path):
     faults = [*IN_PROCESS, *((phase, fault) for phase in ("report", "evaluate") for fault in NEED_PROCESS)]
-    engine = Inline(workers=2, timeout=25.0)
+    engine = Inline(workers=2, timeout=90.0)  # an honest device must never need as long
     check("workers", run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults))
 
 
