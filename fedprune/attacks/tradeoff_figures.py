@@ -1,5 +1,6 @@
 """Figures of what protection costs and what it buys, drawn from the tidy tables of `fedprune bench privacy`."""
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -31,9 +32,7 @@ def draw_figures(
     }
     for name, figure in figures.items():
         figure.suptitle(world)
-        write_atomic(
-            folder / f"{world}_{name}.png", lambda path, drawn=figure: drawn.savefig(path, dpi=140, format="png")
-        )
+        write_atomic(folder / f"{world}_{name}.png", partial(figure.savefig, dpi=140, format="png"))
 
 
 def _quality(tradeoff: pd.DataFrame, selectors: pd.DataFrame) -> Figure:

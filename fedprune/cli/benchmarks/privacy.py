@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,42 +93,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure every world, write each one's files, and end with one JSON line."""
-    import pandas as pd
     import torch
 
     torch.set_num_threads(1)
     found: dict[str, Any] = {"bench": "privacy"}
     for name in arguments.worlds:
-        started, rows, attacks, selectors = time.perf_counter(), [], {}, []
+        started, results = time.perf_counter(), Results(name)
         for seed in range(arguments.seeds):
-            world = WORLDS[name](seed, arguments.devices, arguments.cache)
-            for number, device in enumerate(world.devices):
-                for records in world.records:
-                    part = device.first(records)
-                    for cell in cells(arguments.draws):
-                        row, outcomes = measure(world, part, cell, stream_seed(seed, number), arguments.shadows)
-                        rows.append(
-                            {"world": name, "seed": seed, "device": number, "records": len(part.members), **row}
-                        )
-                        for attack, outcome in outcomes.items():
-                            attacks.setdefault((attack, records, *cell.labels.values()), []).append(outcome)
-                selectors += [
-                    {"world": name, "seed": seed, "device": number, **row} for row in compare_selectors(world, device)
-                ]
-            print(f"{name} seed {seed}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-        frames = {
-            "tradeoff": pd.DataFrame(rows),
-            "attacks": pd.DataFrame(pooled(name, attacks)),
-            "selectors": pd.DataFrame(selectors),
-        }
-        for kind, frame in frames.items():
-            write_text(arguments.out / f"{name}_{kind}.csv", frame.to_csv(index=False, float_format="%.5g"))
-        draw_figures(arguments.out, name, frames["tradeoff"], frames["attacks"], frames["selectors"], DELTA)
-        seconds = time.perf_counter() - started
-        write_json(arguments.out / f"{name}_manifest.json", manifest(arguments, name, seconds))
-        found[name] = headline(frames["tradeoff"], frames["attacks"])
+            results.add(WORLDS[name](seed, arguments.devices, arguments.cache), seed, arguments)
+            seconds = time.perf_counter() - started
+            results.write(arguments.out)  # after every seed, so that a kill leaves the seeds before it
+            write_json(arguments.out / f"{name}_manifest.json", manifest(arguments, name, seed + 1, seconds))
+            print(f"{name} seed {seed}: {seconds:.0f} s", file=sys.stderr)
+        found[name] = results.headline()
     print(json.dumps(found))
     return 0
+
+
+@dataclass
+class Results:
+    """The rows of one world so far."""
+
+    world: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    selectors: list[dict[str, Any]] = field(default_factory=list)
+    attacks: dict[tuple[Any, ...], list[Outcome]] = field(default_factory=dict)
+
+    def add(self, world: World, seed: int, arguments: argparse.Namespace) -> None:
+        """Measure every device, number of records and cell of one split."""
+        for number, device in enumerate(world.devices):
+            unit = {"world": self.world, "seed": seed, "device": number}
+            for records in world.records:
+                part = device.first(records)
+                for cell in cells(arguments.draws):
+                    row, outcomes = measure(world, part, cell, stream_seed(seed, number), arguments.shadows)
+                    self.rows.append({**unit, "records": records, **row})
+                    for attack, outcome in outcomes.items():
+                        self.attacks.setdefault((attack, records, *cell.labels.values()), []).append(outcome)
+            self.selectors += [{**unit, **row} for row in compare_selectors(world, device)]
+
+    def frames(self) -> dict[str, Any]:
+        """Return the tidy tables."""
+        import pandas as pd
+
+        return {
+            "tradeoff": pd.DataFrame(self.rows),
+            "attacks": pd.DataFrame(pooled(self.world, self.attacks)),
+            "selectors": pd.DataFrame(self.selectors),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write tables and figures."""
+        frames = self.frames()
+        for kind, frame in frames.items():
+            write_text(folder / f"{self.world}_{kind}.csv", frame.to_csv(index=False, float_format="%.5g"))
+        draw_figures(folder, self.world, frames["tradeoff"], frames["attacks"], frames["selectors"], DELTA)
+
+    def headline(self) -> dict[str, float]:
+        """Return a few numbers at the most records: what the figures show at a glance."""
+        frames = self.frames()
+        tradeoff, attacks = frames["tradeoff"], frames["attacks"]
+        most = tradeoff[tradeoff.records == tradeoff.records.max()]
+        shadows = attacks[(attacks.attack == "lira") & (attacks.records == attacks.records.max())]
+
+        def tv(mechanism: str, epsilon: float) -> float:
+            return round(float(most[(most.mechanism == mechanism) & (most.epsilon == epsilon)].label_tv.mean()), 3)
+
+        def auc(mixture: str) -> float:
+            return round(float(shadows[(shadows.mechanism == "none") & (shadows.mixture == mixture)].auc.mean()), 3)
+
+        return {
+            "label_tv_anchored_eps1": tv("anchored", 1.0),
+            "label_tv_anchored_eps8": tv("anchored", 8.0),
+            "label_tv_votes_eps1": tv("votes", 1.0),
+            "lira_auc_default": auc("spherical"),
+            "lira_auc_full": auc("full"),
+        }
 
 
 def cells(draws: int) -> Iterator[Cell]:
@@ -224,34 +264,16 @@ def pooled(world: str, attacks: dict[tuple[Any, ...], list[Outcome]]) -> Iterato
         yield {"world": world, **dict(zip(names, key, strict=True)), **found}
 
 
-def headline(tradeoff: Any, attacks: Any) -> dict[str, float]:
-    """Return a few numbers at the most records: what the figures show at a glance."""
-    most = tradeoff[tradeoff.records == tradeoff.records.max()]
-    strongest = attacks[(attacks.attack == "lira") & (attacks.records == attacks.records.max())]
-
-    def tv(mechanism: str, epsilon: float) -> float:
-        return round(float(most[(most.mechanism == mechanism) & (most.epsilon == epsilon)].label_tv.mean()), 3)
-
-    def auc(mixture: str) -> float:
-        return round(float(strongest[(strongest.mechanism == "none") & (strongest.mixture == mixture)].auc.mean()), 3)
-
-    return {
-        "label_tv_anchored_eps1": tv("anchored", 1.0),
-        "label_tv_anchored_eps8": tv("anchored", 8.0),
-        "label_tv_votes_eps1": tv("votes", 1.0),
-        "lira_auc_default": auc("spherical"),
-        "lira_auc_full": auc("full"),
-    }
-
-
-def manifest(arguments: argparse.Namespace, world: str, seconds: float) -> dict[str, Any]:
+def manifest(arguments: argparse.Namespace, world: str, seeds: int, seconds: float) -> dict[str, Any]:
     """Return how these files came to be."""
     settings: Sequence[str] = [
         f"--{name} {getattr(arguments, name)}" for name in ("seeds", "draws", "devices", "shadows")
     ]
     return {
         "command": f"fedprune bench privacy --worlds {world} {' '.join(settings)}",
+        "seeds_done": seeds,
         "seconds": round(seconds, 1),
+        "processor_seconds": round(time.process_time(), 1),
         "threads": 1,
         "machine": platform.machine(),
         "processor": _processor(),
