@@ -30,12 +30,18 @@ from fedprune.report.drawings import (
 )
 from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
-from fedprune.report.run_table import LABELS, percent, trouble
+from fedprune.report.run_table import percent, trouble
 from fedprune.report.scene import Scene
 from fedprune.report.sweep_table import sweep_table
 from fedprune.vit.shape import Shape
 
 IMAGES = 16  # of each kind that a device shows
+LABELS = {
+    "base": "base",
+    "subclassifier": "base + sub-classifier",
+    "edge": "edge model",
+    "oracle": "oracle proxy set",
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def write_sweep_page(sweep: Sweep, path: Path) -> None:
     """Write the page of a sweep: where its cells stand, and their averages over seeds."""
     table = sweep_table(sweep)
     statuses = status_of(sweep.cells)
+    done = sum(status.state == "done" for status in statuses)
     write_text(
         path,
         _render(
@@ -93,8 +100,8 @@ def write_sweep_page(sweep: Sweep, path: Path) -> None:
             table=table,
             statuses=statuses,
             axes=list(sweep.cells[0].labels) if sweep.cells else [],
-            figure=inline_svg(accuracy_of_cells(table)),
-            done=sum(status.state == "done" for status in statuses),
+            figure=inline_svg(accuracy_of_cells(table)) if done else "",
+            done=done,
         ),
     )
 

@@ -124,6 +124,8 @@ def _mark_best(
     whole = [key for key in keys if cells[key].complete and cells[key].metric.higher_is_better is not None]
     if len(whole) < 2 or len({cells[key].metric.name for key in whole}) > 1:
         return  # nothing to choose between
+    if len({cells[key].estimate.mean for key in whole}) == 1:
+        return  # all the same: a number that the rows do not change
     sign = 1 if cells[whole[0]].metric.higher_is_better else -1
     ranked = sorted(whole, key=lambda key: -sign * cells[key].estimate.mean)
     best = [key for key in ranked if key == ranked[0] or tied(seeded[ranked[0]], seeded[key])]

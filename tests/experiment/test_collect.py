@@ -1,0 +1,100 @@
+"""Collecting starts from what was planned: what is missing is in the table as missing."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from fedprune.core.errors import ConfigError
+from fedprune.core.files import write_json
+from fedprune.experiment.collect import Reading, collect, missing
+from fedprune.experiment.metrics import METRICS, metric
+from fedprune.experiment.sweep import Cell, configure
+
+DEVICES = pd.DataFrame(
+    {
+        "device": [0, 1, 2, 3],
+        "task": ["greek", "8 random", "latin", "8 random"],
+        "status": ["ok", "ok", "ok", "refused"],
+        "test_images": [100, 200, 50, 100],
+        "base_correct": [50, 100, 25, 50],
+        "subclassifier_correct": [80, 180, 40, 90],
+        "edge_correct": [60, 160, 45, None],
+        "oracle_correct": [None] * 4,
+        "params": [50, 25, 75, None],
+        "macs": [10, 20, 40, None],
+        "base_params": [100] * 4,
+        "base_macs": [80] * 4,
+        "upload_bytes": [1000, 3000, 2000, 2000],
+        "download_bytes": [0] * 4,
+        "derive_seconds": [1.0, 2.0, 3.0, 0.0],
+        "proxy_quality": [0.5, 0.25, 0.25, 1.0],
+    }
+)
+
+
+def cell(tmp_path, seed: int, finished: bool = True) -> Cell:
+    planned = Cell({}, configure({"seed": seed, "runs": str(tmp_path)}))
+    if finished:
+        write_json(planned.folder / "record.json", {"seconds": 12.5, "digest": "d"})
+        DEVICES.to_parquet(planned.folder / "devices.parquet")
+    return planned
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "expected"),
+    [
+        ("edge_accuracy", {}, (60 + 80 + 90) / 3),
+        ("edge_accuracy", {"task": "*random"}, 80),
+        ("edge_accuracy", {"task": "not *random"}, 75),
+        ("worst edge_accuracy", {}, 60),
+        ("subclassifier_accuracy", {}, (80 + 90 + 80 + 90) / 4),
+        ("gain", {}, (-20 - 10 + 10) / 3),
+        ("params_kept", {}, 50),
+        ("mac_ratio", {}, (8 + 4 + 2) / 3),
+        ("upload", {}, 2.0),
+        ("worst upload", {}, 3.0),
+        ("device:proxy_quality", {}, 0.5),
+        ("run:seconds", {}, 12.5),
+    ],
+)
+def test_a_metric_is_what_one_works_out_by_hand(tmp_path, name, only, expected):
+    frame = collect([Reading("row", "column", metric(name), cell(tmp_path, 0), only)])
+    assert frame["value"].tolist() == [pytest.approx(expected)]
+
+
+def test_spread_is_the_deviation_over_devices_of_one_run(tmp_path):
+    frame = collect([Reading("row", "column", metric("spread edge_accuracy"), cell(tmp_path, 0))])
+    assert frame["value"].iloc[0] == pytest.approx(pd.Series([60.0, 80.0, 90.0]).std(ddof=1))
+    assert metric("spread edge_accuracy").higher_is_better is False
+
+
+def test_a_planned_run_that_is_not_there_is_a_row_without_a_value(tmp_path):
+    readings = [Reading("row", "column", metric("edge_accuracy"), cell(tmp_path, seed, seed != 1)) for seed in range(3)]
+    frame = collect(readings)
+    assert frame["seed"].tolist() == [0, 1, 2]
+    assert math.isnan(frame["value"][1])
+    assert missing(frame)["seed"].tolist() == [1]
+    assert frame["measured"].tolist() == [3, 0, 3]
+    assert frame["devices"].tolist() == [4, 0, 4]
+
+
+def test_a_cell_that_is_planned_twice_is_an_error(tmp_path):
+    reading = Reading("row", "column", metric("edge_accuracy"), cell(tmp_path, 0))
+    with pytest.raises(ConfigError, match="planned twice"):
+        collect([reading, reading])
+
+
+def test_wrong_names_end_in_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="There is no metric 'acuracy'"):
+        metric("acuracy")
+    with pytest.raises(ConfigError, match="Only 'worst' or 'spread'"):
+        metric("best edge_accuracy")
+    with pytest.raises(ConfigError, match="no column 'proxy_colour'"):
+        collect([Reading("r", "c", metric("device:proxy_colour"), cell(tmp_path, 0))])
+
+
+def test_every_metric_says_what_it_is():
+    for name, (found, _) in METRICS.items():
+        assert found.name == name
+        assert found.label

@@ -1,0 +1,100 @@
+"""Every table and figure that the project names composes at each of its scales, and says where its numbers are from."""
+
+import dataclasses
+
+import pytest
+
+from fedprune.core.errors import ConfigError
+from fedprune.experiment.names import study_folder, study_names
+from fedprune.experiment.study import Study, cells_of, read_study
+from fedprune.report.pictures import PICTURES
+
+NAMES = sorted(study_names())
+
+
+def one_seed(study: Study, scale: str) -> Study:
+    """Seeds share all but the seed: composing one composes all."""
+    scales = {scale: dataclasses.replace(study.scales[scale], seeds=1)}
+    return dataclasses.replace(study, scales=scales)
+
+
+def corner(study: Study, scale: str) -> Study:
+    """Only what a scale adds: its own settings under the first row and the first column that it has."""
+    rows, columns = study.lines(scale)
+    return dataclasses.replace(one_seed(study, scale), rows=tuple(rows[:1]), columns=tuple(columns[:1]), published=None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_study_composes_at_every_scale(name):
+    study = read_study(name)
+    assert "glyphs" in study.scales
+    planned = one_seed(study, "glyphs").readings("glyphs")
+    if study.drawing.get("kind") not in PICTURES:
+        assert cells_of(name, planned).cells
+        assert len({(reading.row, reading.column, reading.metric.name) for reading in planned}) == len(planned)
+    for scale in study.scales:
+        corner(study, scale).readings(scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_can_be_read_by_a_person(name):
+    study = read_study(name)
+    assert study.title
+    assert study.caption
+    if study.kind == "figure":
+        assert study.drawing.get("kind") in ("lines", *PICTURES)
+    for scale in study.scales.values():
+        assert scale.seeds >= 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if read_study(name).published])
+def test_every_published_number_has_a_source_and_a_tolerance(name):
+    published = read_study(name).published
+    assert published is not None
+    assert "arXiv" in published.source
+    assert "Table" in published.source or "Figure" in published.source
+    assert 0 < published.tolerance <= 5
+    assert published.values
+    for scale in read_study(name).scales:  # none of our scales is the paper's own, so each says why
+        assert published.incomparable.get(scale), f"{name} compares {scale} with the paper"
+    values = [value for row in published.values.values() for value in row.values()]
+    assert all(0 < value <= 100 for value in values)
+
+
+def test_a_smoke_run_is_smaller_than_any_scale():
+    reading = read_study("tap/proxy").readings("glyphs", seeds=[0], smoke=True)[0]
+    full = read_study("tap/proxy").readings("glyphs", seeds=[0])[0]
+    assert reading.cell.config.partition.devices < full.cell.config.partition.devices
+    assert reading.cell.config.proxy_size < full.cell.config.proxy_size
+
+
+def test_wrong_studies_end_in_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="tap/comparison"):
+        read_study("tap/no_such_table")
+    file = tmp_path / "paper" / "table.yaml"
+    file.parent.mkdir()
+    for text, sentence in (
+        ("kind: table\ntitle: t", "has no 'scales'"),
+        ("kind: chart\ntitle: t\nscales: {glyphs: {seeds: 1}}", "kind is 'chart'"),
+        ("kind: table\ntitle: t\nscales: {glyphs: {seeds: 0}}", "seeds must be at least 1"),
+        ("kind: table\ntitle: t\nscales: {glyphs: {seeds: 1}}\nrows: [{label: a}, {label: a}]", "stands twice"),
+        (
+            "kind: table\ntitle: t\nscales: {glyphs: {seeds: 1}}\nrows: [{label: a}]\n"
+            "published: {source: s, tolerance: 1, values: {b: {c: 1}}}",
+            "the row 'b'",
+        ),
+        ("kind: table\ntitle: t\nscales: {glyphs: {seeds: 1}}\npublished: {source: '', tolerance: 1}", "need a source"),
+        ("kind: table\ntitle: t\nscales: {glyphs: {seeds: 1}}\nrow: []", "has the key 'row'"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=sentence):
+            read_study(str(file))
+    file.write_text("kind: table\ntitle: t\nscales: {glyphs: {seeds: 1}}")
+    assert read_study(str(file)).name == "paper/table"
+    with pytest.raises(ConfigError, match="no scale 'paper'"):
+        read_study(str(file)).readings("paper")
+
+
+def test_names_follow_from_folders():
+    assert study_folder().is_dir()
+    assert {name.split("/")[0] for name in NAMES} >= {"nuwa", "tap", "privacy", "scale"}

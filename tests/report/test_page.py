@@ -1,0 +1,108 @@
+"""The report page: everything in one file, true to the record, and quiet in a browser."""
+
+import html
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fedprune.experiment.compose import compose
+from fedprune.experiment.record import Record
+from fedprune.experiment.run import execute
+from fedprune.experiment.sweep import sweep_of
+from fedprune.protocol.observer import Observer
+from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
+
+SETTINGS = [
+    "data.train_per_class=12",
+    "data.test_per_class=4",
+    "partition.devices=3",
+    "features.dimensions=8",
+    "features.anchors=5",
+    "mixture.components=2",
+    "proxy_size=24",
+    "recovery=none",
+]
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=4000",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> list[str]:
+    return [*SETTINGS, f"runs={tmp_path_factory.mktemp('runs')}", f"cache={shared_cache}"]
+
+
+@pytest.fixture(scope="module")
+def record(settings: list[str]) -> Record:
+    return execute(compose(settings), Observer())
+
+
+@pytest.fixture(scope="module")
+def page(record: Record, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_run_page(record, path, PageOptions(devices=2))
+    return path
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    text = page.read_text(encoding="utf-8")
+    loads = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert loads
+    assert {load[:1] if load.startswith("#") else load.split(",")[0].split(";")[0] for load in loads} <= {
+        "#",
+        "data:",
+        "data:image/png",
+    }
+    assert "<script" not in text
+    assert "@import" not in text
+
+
+def test_the_page_says_what_the_record_says(page, record):
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert record.digest in text
+    assert f"{100 * record.values['summary']['edge_mean']:.1f} %" in text
+    assert text.count('class="card"') == 3
+    assert text.count('class="blocks"') == 3
+    assert text.count('alt="proxy images"') == text.count('alt="private images"') == 2
+    assert '"proxy_size": 24' in text
+
+
+def test_private_images_can_be_left_out(record, tmp_path):
+    write_run_page(record, tmp_path / "page.html", PageOptions(private_images=False, devices=1))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'alt="private images"' not in text
+    assert 'alt="proxy images"' in text
+
+
+def test_numbers_alone_open_neither_data_nor_models(record, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedprune.report.page._open_scene", lambda record: pytest.fail("the scene was opened"))
+    write_run_page(record, tmp_path / "page.html", PageOptions(pictures=False))
+    assert record.digest in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_sweep_page_shows_missing_cells(settings, record, tmp_path):
+    sweep = sweep_of([*settings, "seed=0,1"])
+    write_sweep_page(sweep, tmp_path / "sweep.html")
+    text = (tmp_path / "sweep.html").read_text(encoding="utf-8")
+    assert "1 / 2" in text
+    assert "- (1/2)" in text
+    assert "missing" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="There is no Chromium here: apt-get install chromium.")
+def test_a_browser_opens_the_page_without_a_complaint(page, tmp_path):
+    assert BROWSER is not None
+    shot = tmp_path / "page.png"
+    done = subprocess.run(
+        [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", f"file://{page}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert shot.stat().st_size > 20_000
+    assert "CONSOLE" not in done.stderr
