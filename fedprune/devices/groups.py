@@ -1,5 +1,6 @@
 """Prunable units in groups: what the budget search counts, orders, and turns back into a `Keep`."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ class Groups:
         base: The base's shape.
         scores: The units' scores.
         floor: (groups,) units that stay in any case.
-        step: (groups,) units that are added to a group at a time, 0 where nothing can be added.
+        step: (groups,) units that are added to a group at a time.
         member: (units,) the group of each removable unit (or chunk of aligned units).
         units: (units,) how many units a chunk holds.
         order: (units,) removable units, the most important first.
@@ -95,66 +96,68 @@ def group_units(shape: Shape, scores: Units, dimensions: frozenset[str], floors:
         raise ValueError(f"There is no dimension {unknown[0]!r}. There are: {', '.join(DIMENSIONS)}.")
     if align < 1:
         raise ValueError("Widths are aligned to multiples of 1 or more.")
-    floor, step, chunks = [], [], []
-    for values, share, free, size in _curves(shape, scores, dimensions, floors, align):
-        if np.isnan(values).any():
-            raise ValueError("A score is NaN. Check the evidence that it was computed from.")
-        width = len(values)
-        # +inf always stays, -inf goes unless the floor asks for it
-        least = max(int(np.ceil(share * width)), int((values == np.inf).sum()))
-        least = width if not free else min(width, -(-least // size) * size)
-        most = max(least, int((values > -np.inf).sum()) // size * size) if np.isneginf(values).any() else width
-        starts = np.arange(least, most if free else least, size)
-        sums = np.concatenate(([0.0], np.cumsum(np.where(np.isfinite(values), values, 0.0))))
-        ends = np.minimum(starts + size, width)
-        floor.append(least)
-        step.append(min(size, width) if len(starts) else 0)
-        chunks.append(
-            (np.full(len(starts), len(floor) - 1), ends - starts, (sums[ends] - sums[starts]) / (ends - starts))
-        )
-    member, units, value = (np.concatenate(column) for column in zip(*chunks, strict=True))
-    order = np.argsort(-value, kind="stable")
-    return Groups(shape, scores, np.array(floor), np.array(step), member, units, order)
+    groups = _list_groups(shape, scores, dimensions, floors, align)
+    if any(np.isnan(group.values).any() for group in groups):
+        raise ValueError("A score is NaN. Check the evidence that it was computed from.")
+    chunks = [group.chunks() for group in groups]
+    member = np.repeat(np.arange(len(groups)), [len(units) for units, _ in chunks])
+    units, means = (np.concatenate(column) for column in zip(*chunks, strict=True))
+    step = np.array([min(group.step, len(group.values)) for group in groups])
+    floor = np.array([group.least for group in groups])
+    return Groups(shape, scores, floor, step, member, units, np.argsort(-means, kind="stable"))
 
 
-def _curves(
-    shape: Shape, scores: Units, dimensions: frozenset[str], floors: Floors, align: int
-) -> list[tuple[FloatArray, float, bool, int]]:
-    """Return for each group its falling scores, the floor's share, whether it may shrink, and its step."""
-    curves = [(_falling(scores.embed), _least(floors.embed, shape.embed), "embed" in dimensions, align)]
-    branches, blocks = "branches" in dimensions, "blocks" in dimensions
+@dataclass(frozen=True)
+class _Group:
+    """Falling scores of a group's units, how many stay in any case, and how many come or go at a time."""
+
+    values: FloatArray
+    least: int
+    step: int = 1
+
+    def chunks(self) -> tuple[IntArray, NDArray[np.float64]]:
+        """Return sizes and mean scores of the chunks beyond `least`, the best first; units of -inf are in none."""
+        width = len(self.values)
+        wanted = int(np.count_nonzero(self.values > -np.inf))
+        starts = np.arange(self.least, width if wanted == width else wanted // self.step * self.step, self.step)
+        ends = np.minimum(starts + self.step, width)
+        sums = np.concatenate(([0.0], np.cumsum(np.where(np.isfinite(self.values), self.values, 0.0))))
+        return ends - starts, (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _list_groups(shape: Shape, scores: Units, dimensions: frozenset[str], floors: Floors, align: int) -> list[_Group]:
+    def width(values: FloatArray, name: str, step: int = align, whole: bool = False) -> _Group:
+        values, count = _falling(values), values.shape[-1]
+        values = values.mean(axis=0) if values.ndim == 2 else values
+        if whole or name not in dimensions:
+            return _Group(values, count, step)
+        least = max(1, math.ceil(getattr(floors, name) * count), int(np.count_nonzero(values == np.inf)))
+        return _Group(values, min(count, -(-least // step) * step), step)
+
+    def presence(value: float, name: str, stays: bool) -> _Group:
+        return _Group(np.array([value]), int(stays or name not in dimensions or value == np.inf))
+
     attention = np.array([float(block.attention) for block in scores.blocks])
     mlp = np.array([float(block.mlp) for block in scores.blocks])
-    stays_branch = _top(np.concatenate((attention, mlp)), floors.blocks)
-    stays_block = _top(attention + mlp, floors.blocks)
-    for index, (block, width) in enumerate(zip(scores.blocks, shape.blocks, strict=True)):
+    attention_stays, mlp_stays = np.split(_top(np.concatenate((attention, mlp)), floors.blocks), 2)
+    block_stays = _top(attention + mlp, floors.blocks)
+    groups = [width(scores.embed, "embed")]
+    for index, block in enumerate(scores.blocks):
         spared = index == 0 and floors.first_mlp
-        keep_mlp = spared or bool(stays_branch[len(shape.blocks) + index])
-        for values, share, free, size in (
-            (_falling(block.heads), _least(floors.heads, width.heads), "heads" in dimensions, 1),
-            (_falling(block.qk).mean(0), _least(floors.qk, width.qk), "qk" in dimensions, align),
-            (_falling(block.v).mean(0), _least(floors.v, width.v), "v" in dimensions, align),
-            (
-                _falling(block.neurons),
-                _least(floors.neurons, width.neurons),
-                "neurons" in dimensions and not spared,
-                align,
-            ),
-            (attention[index : index + 1], float(stays_branch[index]), branches, 1),
-            (mlp[index : index + 1], float(keep_mlp), branches, 1),
-            (attention[index : index + 1] + mlp[index], float(spared or stays_block[index]), blocks, 1),
-        ):
-            curves.append((values, share, free, size))
-    return curves
+        groups += [
+            width(block.heads, "heads", step=1),
+            width(block.qk, "qk"),
+            width(block.v, "v"),
+            width(block.neurons, "neurons", whole=spared),
+            presence(attention[index], "branches", bool(attention_stays[index])),
+            presence(mlp[index], "branches", bool(spared or mlp_stays[index])),
+            presence(attention[index] + mlp[index], "blocks", bool(spared or block_stays[index])),
+        ]
+    return groups
 
 
 def _falling(values: FloatArray) -> FloatArray:
     return -np.sort(-np.asarray(values, dtype=np.float64), axis=-1)
-
-
-def _least(share: float, width: int) -> float:
-    """Return a share that stands for at least one unit."""
-    return max(share, 1 / width) if width else 0.0
 
 
 def _top(values: FloatArray, share: float) -> NDArray[np.bool_]:
