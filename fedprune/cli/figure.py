@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.cli.cells import run_missing, show_status
     from fedprune.experiment.collect import collect, missing
     from fedprune.experiment.study import cells_of, read_study
+    from fedprune.experiment.sweep import Sweep
     from fedprune.report.figure import draw
     from fedprune.report.pictures import draw_picture
     from fedprune.report.results import folder_of, note_runs, stem_of, write_csv
@@ -44,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{study.name} is drawn from inside the models; it needs no finished runs.")
             return 0
         figure = draw_picture(study, arguments.scale, arguments.smoke, tuple(arguments.overrides))
-        print(f"written: {', '.join(map(str, save(figure, folder / stem)))}")
+        paths = save(figure, folder / stem)
+        note_runs(folder, stem, Sweep(study.name, ()))
+        print(f"written: {', '.join(map(str, paths))}")
         return 0
     readings = study.readings(arguments.scale, arguments.seeds, arguments.smoke, arguments.overrides)
     sweep = cells_of(study.name, readings)

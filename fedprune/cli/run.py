@@ -6,12 +6,20 @@ combinations: `fedprune run -m method=tap,global seed=0,1,2`. `fedprune list KIN
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedprune.cli.progress import Bars
+    from fedprune.experiment.config import RunConfig
+    from fedprune.experiment.record import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. method=random seed=1")
     parser.add_argument("-m", "--multirun", action="store_true", help="run all combinations of comma-separated values")
+    parser.add_argument("--track", help="live curves below runs/.tracking: tensorboard or mlflow (optional extras)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,7 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.cli.progress import Bars, console
     from fedprune.core.errors import ConfigError, FedpruneError
     from fedprune.experiment.compose import compose, expand
-    from fedprune.experiment.run import execute
     from fedprune.report.run_table import render_run
 
     expanded = expand(arguments.overrides)
@@ -32,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"[bold]run {number} of {len(configs)}[/bold]  {config.title()}")
         try:
             with Bars(config.quiet) as bars:
-                record = execute(config, bars)
+                record = _execute(config, bars, arguments.track)
         except FedpruneError as error:
             if len(configs) == 1:
                 raise
@@ -42,3 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
         render_run(record, console, in_full=len(configs) == 1)
         incomplete += set(record.values["devices"]) != {"ok"}
     return 1 if incomplete else 0
+
+
+def _execute(config: "RunConfig", bars: "Bars", tracker: str | None) -> "Record":
+    from fedprune.experiment.run import execute
+    from fedprune.experiment.trackers import track
+
+    if tracker is None:
+        return execute(config, bars)
+    tracking = track(tracker, Path(config.runs) / ".tracking" / config.title(), config, bars)
+    try:
+        return execute(config, tracking)
+    finally:
+        tracking.tracker.close()
