@@ -81,9 +81,8 @@ class Ray(Engine):
         # Without max_restarts, an actor that a device has ended stays in Flower's pool and fails every later device.
         actors = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1}
         with _quiet(), self._cluster(ray):
-            run_simulation(
-                server_app, load_client_app(client_app), devices, backend_config={"client_resources": actors}
-            )
+            config: Any = {"client_resources": actors}
+            run_simulation(server_app, load_client_app(client_app), devices, backend_config=config)
 
     @contextmanager
     def _cluster(self, ray: Any) -> Iterator[None]:

@@ -11,6 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
                 else:
                     driver = drivers[engine]
                     phases = arguments.phases if devices * payload < 5000 else 1
-                    cell |= _forked(lambda run=driver, n=devices, mb=payload, p=phases: run(n, mb, p + 1))
+                    cell |= _forked(partial(driver, devices, payload, phases + 1))
                 cells.append(cell)
                 print(json.dumps(cell), flush=True)
     result = {**_summary(cells), "cells": cells, "load": os.getloadavg()[0], "cores": os.cpu_count()}
@@ -67,22 +68,34 @@ def _summary(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Compare with the plain loop at the smallest payload, and take each engine's peak over all cells."""
     done = [cell for cell in cells if "seconds" in cell]
     small = min((cell["payload_mb"] for cell in done), default=0.0)
-    seconds = {(cell["engine"], cell["devices"]): cell["seconds"] for cell in done if cell["payload_mb"] == small}
-    overhead: dict[str, dict[str, float]] = {}
-    for (engine, devices), value in seconds.items():
-        if engine != "loop" and ("loop", devices) in seconds:
-            above = 1000 * (value - seconds["loop", devices]) / devices
-            overhead.setdefault(engine, {})[str(devices)] = round(above, 4)
-    most = str(max((devices for _, devices in seconds), default=0))
+    done_small = [cell for cell in done if cell["payload_mb"] == small]
+    overhead, cpu = _overhead(done_small, "seconds"), _overhead(done_small, "cpu_seconds_per_phase")
+    most = str(max((cell["devices"] for cell in done_small), default=0))
     flower, inline = (overhead.get(engine, {}).get(most) for engine in ("flower", "inline"))
     peak: dict[str, float] = {}
     for cell in done:
         peak[cell["engine"]] = max(peak.get(cell["engine"], 0.0), cell["peak_rss_gb"])
     return {
         "overhead_ms_per_device": overhead,
+        "overhead_cpu_ms_per_device": cpu,
         "times_less_than_flower_simulation": round(flower / inline, 1) if flower and inline else None,
         "peak_rss_gb": peak,
     }
+
+
+def _overhead(cells: list[dict[str, Any]], column: str) -> dict[str, dict[str, float]]:
+    """Return milliseconds a device and phase above the plain loop, by engine and number of devices.
+
+    The processor time is of this process alone; it says on a busy machine what the wall clock cannot.
+    """
+    loop = {cell["devices"]: cell[column] for cell in cells if cell["engine"] == "loop"}
+    overhead: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        engine, devices = cell["engine"], cell["devices"]
+        if engine != "loop" and devices in loop:
+            above = 1000 * (cell[column] - loop[devices]) / devices
+            overhead.setdefault(engine, {})[str(devices)] = round(above, 4)
+    return overhead
 
 
 def _forked(measure: Callable[[], list[float]]) -> dict[str, Any]:
@@ -99,7 +112,7 @@ def _forked(measure: Callable[[], list[float]]) -> dict[str, Any]:
                 "seconds": sorted(phases)[len(phases) // 2],
                 "first_phase_seconds": first,
                 "whole_seconds": time.perf_counter() - start,
-                "cpu_seconds": time.process_time() - cpu,
+                "cpu_seconds_per_phase": (time.process_time() - cpu) / (1 + len(phases)),
                 "peak_rss_gb": round(_peak() - before, 4),
             }
         except Exception as error:
