@@ -116,7 +116,8 @@ def autocast(precision: str, width: int, device: str = "cpu") -> torch.autocast:
         raise ModelError(f"There is no precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
     kind = torch.device(device).type
     enabled = precision == "bf16" or (precision == "auto" and (kind != "cpu" or width >= BF16_WIDTH))
-    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+    # Without the cache of cast weights: it would go on using the old ones where a recovery changes them in between.
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def predict(
