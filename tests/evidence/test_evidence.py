@@ -14,7 +14,7 @@ from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.statistics import STATISTICS
 from fedprune.vit.units import pack, row_length, unpack
-from tests.evidence.conftest import make_base, make_images
+from tests.evidence.tiny import make_base, make_images
 
 
 def make_evidence(folder, **options):

@@ -7,7 +7,7 @@ import torch
 from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.taps import taps
 from fedprune.vit.units import unpack
-from tests.evidence.conftest import VARIANTS, make_base, make_images
+from tests.evidence.tiny import VARIANTS, make_base, make_images
 from tests.evidence.explicit_gates import gate_gradients
 
 

@@ -54,12 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part", choices=("settings", "curves"), default="curves", help="choose settings, or test them"
     )
     parser.add_argument("--setting", default="default", help="what the curves are measured with")
+    parser.add_argument("--settings", nargs="+", default=Settings.names(), help="those to choose from")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--devices", type=int, default=4, help="devices a seed")
     parser.add_argument("--removed", type=float, nargs="+", default=REMOVED)
     parser.add_argument("--classes", type=int, nargs="+", default=CLASSES)
     parser.add_argument("--proxies", type=int, nargs="+", default=PROXIES)
     parser.add_argument("--at", type=float, default=0.7, help="removed share at which classes and proxy sizes vary")
+    parser.add_argument("--judged", type=int, default=300, help="images that a device's models are judged on, at most")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time; the same command goes on")
     parser.add_argument("--output", type=Path, default=Path("results/evidence"))
     parser.add_argument("--cache", type=Path, default=Path("cache"))
@@ -81,7 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
             finished = False
             break
         if world is None or world.key != (cell.scale, cell.seed, cell.classes):
-            world = open_world(cell.scale, cell.seed, cell.classes, arguments.devices, arguments.cache)
+            world = open_world(
+                cell.scale, cell.seed, cell.classes, arguments.devices, arguments.judged, arguments.cache
+            )
         _append(table, cell, world)
         measured += 1
     summary = write_tables(arguments.output, arguments.scale, arguments.part)
@@ -94,7 +98,7 @@ def _plan(arguments: argparse.Namespace) -> Iterator[Cell]:
     """Yield all cells, seed by seed, so that a study that is cut short still has whole curves."""
     middle, size = 5 if 5 in arguments.classes else arguments.classes[0], 256
     if arguments.part == "settings":
-        points = [(middle, size, removed, name) for name in Settings.names() for removed in arguments.removed]
+        points = [(middle, size, removed, name) for name in arguments.settings for removed in arguments.removed]
         split = "validation"
     else:
         points = [(middle, size, removed, arguments.setting) for removed in arguments.removed]

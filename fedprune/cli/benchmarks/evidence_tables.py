@@ -49,7 +49,8 @@ def write_tables(folder: Path, scale: str, part: str) -> dict[str, float]:
         "t-interval over devices and seeds. Scores follow our reading of TAP-ViTs.\n"
     )
     write_text(folder / f"{scale}_{part}.md", head + "\n" + "\n\n".join(sections) + "\n")
-    return {name: round(mean, 2) for name, (mean, _) in ((c[0], _contrast(wide, *c[1:])) for c in CONTRASTS)}
+    there = [contrast for contrast in CONTRASTS if contrast[1] in wide and contrast[2] in wide]
+    return {name: round(_contrast(wide, first, second)[0], 2) for name, first, second in there}
 
 
 def _contrast(wide: pd.DataFrame, first: tuple[str, str], second: tuple[str, str]) -> tuple[float, float]:
@@ -68,7 +69,7 @@ def _settings(wide: pd.DataFrame) -> list[str]:
         rows.append(
             {"setting": setting}
             | {f"{way[0]} {'refit' if way[1] != 'none' else ''}".strip(): f"{means[way]:.1f}"
-               for way in WAYS if way[0] in ("global", "device", "oracle") and way[1] != "least_squares_pool"}
+               for way in WAYS if way[0] in ("global", "device") and way in means}
             | {name: "{:+.1f} ± {:.1f}".format(*_contrast(group, a, b)) for name, a, b in CONTRASTS[:2]}
         )  # fmt: skip
     removed = ", ".join(f"{value:g}" for value in sorted(wide.index.unique("removed")))

@@ -1,6 +1,6 @@
 """The world of the evidence study: devices with a few classes each, proxy sets, and the ways that are compared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,8 @@ from fedprune.vit.base_glyphs import GlyphBase
 from fedprune.vit.base_trained import TrainedBase
 from fedprune.vit.counts import count_params
 from fedprune.vit.surgery import EdgeModel
-from fedprune.vit.training import Recipe
 
-VALIDATION_IMAGES = 300  # of a device's classes, at most
+POOL_IMAGES = 12500  # proxy sets are chosen among so many of the pool's, to save time
 
 
 class Settings:
@@ -86,6 +85,7 @@ class StudyWorld:
     space: FeatureSpace
     points: FloatArray  # of the pool, in that space
     cache: Path
+    judged: int  # images that a device's models are judged on, at most
 
     def measure(
         self, device: int, split: str, proxy_size: int, removed: float, importance: Importance
@@ -119,12 +119,12 @@ class StudyWorld:
             ("device", Tap(importance), proxy),
             ("oracle", Tap(importance), own),
         )
-        for name, method, chosen in ways:
+        for name, method, chosen in ways if split == "test" else ways[1:3]:  # settings are chosen by these two
             task = self._task(device, chosen, removed)
             edge = method.derive(task)
             add(name, "none", edge)
             add(name, "least_squares", recovery.recover(edge, task))
-            if name == "global":  # one model for all: nothing of the device in it
+            if name == "global" and split == "test":  # one model for all: nothing of the device in it
                 add("global", "least_squares_pool", recovery.recover(edge, self._task(device, common, removed)))
         return rows
 
@@ -155,9 +155,9 @@ class StudyWorld:
     def _judged(self, device: int, split: str) -> tuple[ImageSet, IntArray]:
         shard = self.partition.shards[device]
         if split == "test":
-            return self.dataset.test, shard.test
+            return self.dataset.test, np.sort(stream(0, "judged", device).permutation(shard.test)[: self.judged])
         public = self.partition.validation[np.isin(self.dataset.train.labels[self.partition.validation], shard.classes)]
-        chosen = stream(0, "judged", device).permutation(public)[:VALIDATION_IMAGES]
+        chosen = stream(0, "judged", device).permutation(public)[: self.judged]
         return self.dataset.train, np.sort(chosen)
 
     def _correct(
@@ -177,17 +177,19 @@ def _features(base: Base, dataset: Dataset, indices: IntArray, cache: Path) -> A
     return cached_array(cache, "features", key, lambda: extract(base, dataset.train, indices))
 
 
-def open_world(scale: str, seed: int, classes: int, devices: int, cache: Path) -> StudyWorld:
+def open_world(scale: str, seed: int, classes: int, devices: int, judged: int, cache: Path) -> StudyWorld:
     """Load data and base, deal random classes to devices, fit the public space."""
     deal = {"choice": "random", "classes_per_device": classes, "devices": devices}
     if scale == "glyphs":
         dataset, source, partitioner = Glyphs().load(), GlyphBase(), Subtasks(**deal)
-    else:  # the base sees a quarter of the training images, which is the public pool
-        dataset, source = Cifar100().load(), TrainedBase(recipe=Recipe(epochs=1))
-        partitioner = Subtasks(**deal, pool_share=0.25, validation_share=0.05)
+    else:
+        dataset, source, partitioner = Cifar100().load(), TrainedBase(), Subtasks(**deal)
     partition = partitioner.split(dataset, seed)
     base = source.load(dataset, partition, cache)
+    partition = replace(partition, pool=pool_sample(partition.pool, POOL_IMAGES))
     features = _features(base, dataset, partition.pool, cache)
     space = fit_space(features, seed=stream_seed(0, "space"))
     evidence = Evidence(base, dataset.train, cache, images_id=dataset.fingerprint)
-    return StudyWorld((scale, seed, classes), dataset, partition, base, evidence, space, space.project(features), cache)
+    return StudyWorld(
+        (scale, seed, classes), dataset, partition, base, evidence, space, space.project(features), cache, judged
+    )

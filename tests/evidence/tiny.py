@@ -1,9 +1,8 @@
-import os
-from pathlib import Path
+"""Tiny transformers and noise images."""
+
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from fedprune.data.images import ArrayImages
@@ -45,12 +44,3 @@ def make_images(count: int = 40, size: int = 16, classes: int = 7, seed: int = 0
     return ArrayImages(
         generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8), generator.integers(0, classes, count)
     )
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder with real images and weights."""
-    folder = Path(os.environ.get("FEDPRUNE_DATA", "../shared/data"))
-    if not folder.is_dir():
-        pytest.skip(f"There are no real images at {folder}; set FEDPRUNE_DATA to the folder that holds them.")
-    return folder
