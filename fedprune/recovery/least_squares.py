@@ -20,7 +20,7 @@ and of the classifier; the larger weight of the class token. Settings were chose
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,9 @@ from fedprune.core.registry import register
 from fedprune.data.images import IntArray
 from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
+from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, Branch, quick, start
+from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.refit import solve
 from fedprune.vit.shape import BlockKeep, BlockShape, Shape
 from fedprune.vit.surgery import EdgeModel
@@ -47,8 +49,8 @@ TARGETS = ("stream", "branch")
 class LeastSquares(Recovery):
     """Refit the linear layers in closed form on the proxy set's activations.
 
-    A layer that reads the stream is left alone where its weights are not a cut of the base's (low-rank attention,
-    trained masks): what it should say is not known then.
+    A layer that reads the stream is left alone where its weights are a cut neither of the base's nor of its low-rank
+    form's (trained weights, for instance): what it should say is not known then.
 
     Attributes:
         ridge: Pull to the cut weights, relative to the mean diagonal of the inputs' scatter.
@@ -100,7 +102,7 @@ class LeastSquares(Recovery):
         image_weights = torch.split(counts.to(positions), self.batch_size)
         weights = [count[:, None] * self._token_weights(task.base.shape).to(positions) for count in image_weights]
         sequential = self.order == "sequential"
-        for steps, branch, reader in _pair(vit, edge, task.base.shape):
+        for steps, branch, reader in _pair(task.base, edge):
             before = [stream.index_select(-1, embed) for stream in base]
             if branch is not None and reader is not None and reader.name in self.layers:
                 reader.refit(branch, base, mine if sequential else before, embed, weights, self.ridge)
@@ -154,9 +156,10 @@ class _Reader:
     ) -> None:
         """Make the edge model's layer say on `streams` what the base's says on its own, unless its weights differ."""
         mine: nn.Linear = getattr(branch.body, self.name)
-        if not torch.equal(mine.weight, self.layer.weight[self.rows][:, embed]):
+        rows = self.rows.to(embed.device)
+        if not torch.equal(mine.weight, self.layer.weight[rows][:, embed]):
             return
-        wanted = [self.layer(self.norm(stream))[..., self.rows].to(stream) for stream in base]
+        wanted = [self.layer(self.norm(stream))[..., rows].to(stream) for stream in base]
         inputs = [branch.norm(stream) for stream in streams]
         _set(mine, *solve(mine.weight.double(), mine.bias.double(), inputs, wanted, weights, ridge))
 
@@ -178,14 +181,15 @@ def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
     layer.bias.copy_(bias)
 
 
-def _pair(
-    base: nn.Module, edge: EdgeModel, shape: Shape
-) -> Iterator[tuple[list[Branch], Branch | None, _Reader | None]]:
+def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | None, _Reader | None]]:
     """Yield each edge branch with the base's branches whose writing it takes over; None before the first one.
 
     The base's branches that are gone from the edge model count to the last one before them that stayed.
     """
-    blocks, base_blocks = (list(vit.get_submodule("blocks").children()) for vit in (edge.model, base))
+    source = _source(base, edge)
+    blocks, base_blocks, sources = (
+        list(vit.get_submodule("blocks").children()) for vit in (edge.model, base.model, source)
+    )
     kept = {keep.block: (block, keep) for keep, block in zip(edge.keep.blocks, blocks, strict=True)}
     steps: list[Branch] = []
     current: Branch | None = None
@@ -197,18 +201,42 @@ def _pair(
             if mine is not None and step is not None:
                 yield steps, current, reader
                 steps, current = [], mine
-                reader = _reader(step, shape.blocks[index], kept[index][1])
+                reader = _reader(step, sources[index], base.shape.blocks[index], kept[index][1])
             if step is not None:
                 steps.append(step)
     yield steps, current, reader
 
 
-def _reader(branch: Branch, shape: BlockShape, keep: BlockKeep) -> _Reader:
-    """Return the layer with which a base's branch reads the stream."""
-    body: Any = branch.body
+def _source(base: Base, edge: EdgeModel) -> nn.Module:
+    """Return the model that the edge model's attention was cut from: the base, or the base turned to low rank."""
+    candidates: tuple[Callable[[], nn.Module], ...] = (
+        lambda: base.model,
+        lambda: low_rank(base).base.model,
+        lambda: low_rank_within(base, edge.keep.embed).base.model,
+    )
+    attended = next((index for index, block in enumerate(edge.shape.blocks) if block.heads), None)
+    if attended is not None:
+        keep = edge.keep.blocks[attended]
+        mine = edge.model.get_parameter(f"blocks.{attended}.attn.qkv.weight")
+        rows = _qkv_rows(base.shape.blocks[keep.block], keep).to(mine.device)
+        embed = torch.from_numpy(edge.keep.embed).to(mine.device)
+        for candidate in candidates:
+            source = candidate()
+            if torch.equal(mine, source.get_parameter(f"blocks.{keep.block}.attn.qkv.weight")[rows][:, embed]):
+                return source
+    return base.model
+
+
+def _reader(branch: Branch, source: nn.Module, shape: BlockShape, keep: BlockKeep) -> _Reader:
+    """Return the layer with which the stream is read in the block that a branch was cut from."""
+    block: Any = source
     if branch.kind == "mlp":
-        return _Reader("fc1", branch.norm, body.fc1, torch.from_numpy(keep.neurons).to(body.fc1.weight.device))
+        return _Reader("fc1", branch.norm, block.mlp.fc1, torch.from_numpy(keep.neurons))
+    return _Reader("qkv", branch.norm, block.attn.qkv, _qkv_rows(shape, keep))
+
+
+def _qkv_rows(shape: BlockShape, keep: BlockKeep) -> Tensor:
+    """Return the rows of a base's `qkv` that an edge model keeps."""
     qk, v = (np.ravel(keep.heads[:, None] * width + units) for width, units in ((shape.qk, keep.qk), (shape.v, keep.v)))
     inner = shape.heads * shape.qk
-    rows = np.concatenate([qk, inner + qk, 2 * inner + v])
-    return _Reader("qkv", branch.norm, body.qkv, torch.from_numpy(rows).to(body.qkv.weight.device))
+    return torch.from_numpy(np.concatenate([qk, inner + qk, 2 * inner + v]))
