@@ -4,15 +4,11 @@ import base64
 import io
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from fedprune.experiment.record import Record
-from fedprune.experiment.summary import accuracies
-from fedprune.report.style import COLOURS, GREY, new_figure, tidy_axes
 from fedprune.vit.shape import BlockShape, Shape
 
 ATTENTION, MLP = "#56B4E9", "#E69F00"
@@ -95,24 +91,6 @@ def draw_label_mix(counts: NDArray[np.int64]) -> Markup:
     return Markup(
         f'<svg class="mix" viewBox="0 0 {width} {height + 1}" width="{width}" height="{height + 1}">{bars}{line}</svg>'
     )
-
-
-def accuracy_against_budget(record: Record) -> Figure:
-    """Draw one point a device: accuracy against parameters kept, the base's accuracy as a tick above it."""
-    devices, rates = record.devices, 100 * accuracies(record.devices)
-    kept = 100 * pd.to_numeric(devices["params"], errors="coerce") / devices["base_params"]
-    figure = new_figure(6.6, 3.6)
-    axes = figure.add_subplot()
-    axes.vlines(kept, rates["edge"], rates["subclassifier"], color="0.8", lw=1.2, zorder=1)
-    axes.scatter(kept, rates["subclassifier"], marker="_", color=GREY, s=60, label="base + sub-classifier", zorder=2)
-    if rates["oracle"].notna().any():
-        axes.scatter(
-            kept, rates["oracle"], facecolors="none", edgecolors=COLOURS[1], s=42, label="oracle proxy set", zorder=3
-        )
-    axes.scatter(kept, rates["edge"], color=COLOURS[0], s=34, label="edge model", zorder=4)
-    tidy_axes(axes, xlabel="parameters kept (% of the base)", ylabel="accuracy on private test images (%)")
-    axes.legend(frameon=False, fontsize="small", loc="lower right")
-    return figure
 
 
 def _data_uri(data: bytes) -> str:

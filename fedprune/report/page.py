@@ -20,8 +20,8 @@ from fedprune.experiment.status import status_of
 from fedprune.experiment.summary import accuracies
 from fedprune.experiment.sweep import Sweep
 from fedprune.protocol.options import ROOMS, import_options
+from fedprune.report.accuracy_figure import accuracy_against_budget
 from fedprune.report.drawings import (
-    accuracy_against_budget,
     contact_sheet,
     draw_blocks,
     draw_label_mix,
