@@ -44,9 +44,18 @@ def test_a_committed_figure_can_be_drawn_from_its_numbers(name, scale, tmp_path)
 
 def test_numbers_survive_their_file(tmp_path):
     frame = pd.DataFrame(
-        {"row": ["0.20", "b"], "column": ["1", "2"], "metric": ["m", "m"], "seed": [0, 1], "value": [0.1 + 0.2, float("nan")],
-         "measured": [1, 0], "devices": [1, 1], "run": ["0012", "ff"], "digest": ["", "e5"]}
-    )  # fmt: skip
+        {
+            "row": ["0.20", "b"],
+            "column": ["1", "2"],
+            "metric": ["m", "m"],
+            "seed": [0, 1],
+            "value": [0.1 + 0.2, float("nan")],
+            "measured": [1, 0],
+            "devices": [1, 1],
+            "run": ["0012", "ff"],
+            "digest": ["", "e5"],
+        }
+    )
     write_csv(tmp_path / "a.csv", frame)
     pd.testing.assert_frame_equal(read_csv(tmp_path / "a.csv"), frame)
     write_csv(tmp_path / "b.csv", read_csv(tmp_path / "a.csv"))
