@@ -21,10 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 import fedprune
 from fedprune.core.errors import ConfigError
 from fedprune.core.registry import registered
-from fedprune.experiment.config import RunConfig
+from fedprune.experiment.config import NESTED, RunConfig
 from fedprune.experiment.options import KINDS
 from fedprune.protocol.options import ROOMS, import_options
-from fedprune.protocol.setup import Features
 
 GROUPS = [kind for kind in KINDS if kind in RunConfig.__dataclass_fields__]
 
@@ -76,13 +75,13 @@ def _store_schema(_known: tuple[tuple[str, ...], ...]) -> None:
     plain = {
         field.name: (field.type, field)
         for field in dataclasses.fields(RunConfig)
-        if field.name not in GROUPS and field.name != "features"
+        if field.name not in (*GROUPS, *NESTED)
     }
     schema = dataclasses.make_dataclass(
         "Run",
         [
             *((name, kind, dataclasses.field(default=field.default)) for name, (kind, field) in plain.items()),
-            ("features", Features, dataclasses.field(default_factory=Features)),
+            *((name, kind, dataclasses.field(default_factory=kind)) for name, kind in NESTED.items()),
             *((kind, Any, dataclasses.field(default="???")) for kind in GROUPS),
         ],
     )

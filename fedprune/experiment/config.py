@@ -19,9 +19,13 @@ from fedprune.protocol.setup import Features, Setup
 from fedprune.proxy.selector import Selector
 from fedprune.pruning.method import Method
 from fedprune.recovery.recovery import Recovery
+from fedprune.tokens.none import NoReduction
+from fedprune.tokens.reducer import Reducer
+from fedprune.tokens.split import Splitting
 from fedprune.vit.base import PRECISIONS, BaseSource
 
 SCHEMA_VERSION = 1
+NESTED: dict[str, type[Any]] = {"features": Features, "splitting": Splitting}  # groups of settings without a choice
 OUTSIDE_IDENTITY = ("engine", "runs", "cache", "save_models", "threads", "quiet")
 
 
@@ -34,6 +38,7 @@ class RunConfig:
         proxy_size: Images in a proxy set.
         oracle: Whether to derive each model from the device's own images too.
         share_classes: Whether a report names the device's classes.
+        privacy_limit: Largest epsilon that a device may release; a device whose mechanism needs more reports nothing.
         precision: `fp32`, `bf16`, or `auto` (bf16 where it is the faster one) for frozen models.
         compute: `cpu` or `cuda`.
         threads: Threads of torch and BLAS; one by default, because more may change the last bits.
@@ -54,11 +59,14 @@ class RunConfig:
     method: Method
     recovery: Recovery
     engine: Engine
+    tokens: Reducer = field(default_factory=NoReduction)
+    splitting: Splitting = field(default_factory=Splitting)
     clock: Clock = field(default_factory=NoClock)
     seed: int = 0
     proxy_size: int = 128
     oracle: bool = True
     share_classes: bool = False
+    privacy_limit: float | None = None
     precision: str = "auto"
     compute: str = "cpu"
     threads: int = 1
@@ -72,6 +80,8 @@ class RunConfig:
             raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         if self.compute not in ("cpu", "cuda"):
             raise ValueError(f"compute is {self.compute!r}; use cpu or cuda")
+        if self.save_models and not isinstance(self.tokens, NoReduction):
+            raise ValueError("save_models stores models without a token reducer; set tokens=none or save_models=false")
         for name in ("proxy_size", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -79,7 +89,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, options by name."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: to_dict(value) if name in KINDS or name == "features" else value for name, value in plain.items()}
+        return {name: to_dict(value) if name in (*KINDS, *NESTED) else value for name, value in plain.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -89,7 +99,7 @@ class RunConfig:
             ConfigError: a name, key, type or range is wrong.
         """
         built = {key: from_dict(key, value) if key in KINDS else value for key, value in values.items()}
-        built["features"] = build(Features, values["features"], where="features")
+        built |= {key: build(kind, values[key], where=key) for key, kind in NESTED.items() if key in values}
         try:
             return cls(**built)
         except (TypeError, ValueError) as error:
@@ -98,8 +108,12 @@ class RunConfig:
     def identity(self) -> str:
         """Return the run's id: the same for everything that gives the same record."""
         values = {key: value for key, value in self.to_dict().items() if key not in OUTSIDE_IDENTITY}
-        if isinstance(self.clock, NoClock):  # the same run as before there were clocks
+        if isinstance(self.clock, NoClock):
             del values["clock"]
+        if isinstance(self.tokens, NoReduction):  # then there is nothing to split
+            del values["tokens"], values["splitting"]
+        if self.privacy_limit is None:
+            del values["privacy_limit"]
         return content_hash({"schema": SCHEMA_VERSION, **values}, length=12)
 
     def title(self) -> str:

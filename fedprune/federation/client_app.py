@@ -16,8 +16,8 @@ from fedprune.federation.logs import join_log
 from fedprune.protocol.device import evaluate, make_report
 from fedprune.protocol.options import import_options
 from fedprune.protocol.setup import Setup, World, open_world
+from fedprune.tokens.wire import unpack
 from fedprune.vit.shape import Shape
-from fedprune.vit.storage import edge_from_arrays
 
 RAISED = 2  # Flower's code for a ClientApp that raised
 
@@ -29,6 +29,8 @@ def answer_errors(message: Message, context: Context, call_next: ClientAppCallab
     device, start = context.node_config.get("partition-id"), time.perf_counter()
     try:
         reply = call_next(message, context)
+        if not isinstance(reply, Message):  # Flower's simulation would wait for it until its time is up
+            raise TypeError(f"it answered with a {type(reply).__name__} and not with a message")
     except (Exception, SystemExit) as error:
         logger.exception("device %s: %s failed", device, message.metadata.message_type)
         return Message(Error(RAISED, messages.describe(error)), reply_to=message)
@@ -61,7 +63,7 @@ def edge_model(message: Message, context: Context) -> Message:
     device = _device(context)
     config = message.content.config_records["config"]
     arrays = {name: array.numpy() for name, array in message.content.array_records["model"].items()}
-    model = edge_from_arrays(Shape.from_json(str(config["shape"])), arrays)
+    model = unpack(Shape.from_json(str(config["shape"])), arrays, str(config["tokens"]))
     rows = tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
     evaluation = evaluate(_world(message), device, model, rows)
     return Message(messages.evaluation_reply(device, str(config["role"]), evaluation), reply_to=message)

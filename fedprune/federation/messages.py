@@ -124,10 +124,11 @@ def read_upload(content: RecordDict, device: int) -> Upload:
 
 
 def edge_model_message(
-    setup: str, shape: Shape, rows: tuple[int, ...], arrays: Mapping[str, NDArray[np.generic]], role: str
+    setup: str, shape: Shape, rows: tuple[int, ...], arrays: Mapping[str, NDArray[np.generic]], tokens: str, role: str
 ) -> RecordDict:
-    """Pack an edge model: setup and shape as JSON, and its weights as named arrays."""
-    config = ConfigRecord({"setup": setup, "shape": shape.to_json(), "rows": list(rows), "role": role})
+    """Pack an edge model: setup, shape and token reducer as JSON, and its weights as named arrays."""
+    texts = {"setup": setup, "shape": shape.to_json(), "tokens": tokens, "role": role}
+    config = ConfigRecord({**texts, "rows": list(rows)})
     return RecordDict(
         {"model": ArrayRecord({name: Array(values) for name, values in arrays.items()}), "config": config}
     )

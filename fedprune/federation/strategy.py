@@ -26,8 +26,9 @@ from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
 from fedprune.protocol.setup import describe_budget
 from fedprune.proxy.selector import ProxySet
+from fedprune.tokens.counts import count_edge
+from fedprune.tokens.wire import pack
 from fedprune.vit.counts import count_macs, count_params
-from fedprune.vit.storage import edge_arrays
 
 EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
 
@@ -235,16 +236,16 @@ class EdgeModels(Strategy):
     def _edge_model_message(self, device: int, proxy: IntArray, role: str) -> Message:
         start = time.perf_counter()
         edge = self.server.derive(device, proxy)
-        arrays = edge_arrays(edge)
+        arrays, tokens = pack(edge, self.server.world.base.shape)
         if role == "edge":
             row = self.rows[device]
             row.derive_seconds = time.perf_counter() - start
-            row.params, row.macs = count_params(edge.shape), count_macs(edge.shape)
+            row.params, row.macs = count_edge(edge)
             row.download_bytes = sum(values.nbytes for values in arrays.values())
             row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
             self.observer.edge_model(device, edge)
             self._pass_time(row)
-        content = messages.edge_model_message(self._setup, edge.shape, edge.classes, arrays, role)
+        content = messages.edge_model_message(self._setup, edge.shape, edge.classes, arrays, tokens, role)
         return Message(content, dst_node_id=self.roster.nodes[device], message_type=messages.EDGE_MODEL, group_id=role)
 
     def _pass_time(self, row: DeviceRow) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
-from fedprune.privacy.ledger import LedgerEntry, unprotected_entries
+from fedprune.privacy.ledger import Ledger, LedgerEntry, unprotected_entries
 from fedprune.protocol.setup import World
 from fedprune.vit.base import predict
 
@@ -46,7 +46,11 @@ class Evaluation:
 
 
 def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
-    """Fit and guard the mixture of a device's private images, and pack it with the device's budget."""
+    """Fit and guard the mixture of a device's private images, and pack it with the device's budget.
+
+    Raises:
+        BudgetSpent: the release would exceed the device's privacy limit; nothing leaves it then.
+    """
     setup, shard = world.setup, world.shard(device)
     projected = space.project(world.train_features(shard.train))
     release = setup.mechanism.release(
@@ -64,8 +68,9 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
         images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
-    beside = unprotected_entries(release.images_are_true, setup.share_classes)
-    return Upload(pack_report(report), (*release.entries, *beside))
+    entries = (*release.entries, *unprotected_entries(release.images_are_true, setup.share_classes))
+    Ledger(epsilon=setup.privacy_limit).book(device, "report", entries)
+    return Upload(pack_report(report), entries)
 
 
 def evaluate(world: World, device: int, model: torch.nn.Module, rows: tuple[int, ...]) -> Evaluation:

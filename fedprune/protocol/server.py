@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedprune.core.random import stream, stream_seed
 from fedprune.data.images import IntArray
@@ -17,6 +18,10 @@ from fedprune.protocol.setup import World
 from fedprune.proxy.selector import PrivateView, ProxySet, SelectionTask, Selector
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
+from fedprune.tokens.none import NoReduction
+from fedprune.tokens.reducer import Reducer
+from fedprune.tokens.split import Splitting, split_budget
+from fedprune.tokens.training import Public, trained_parameters
 from fedprune.vit.surgery import EdgeModel
 
 
@@ -26,12 +31,15 @@ class ServerOptions:
 
     Attributes:
         proxy_size: Images in a proxy set.
+        splitting: How a budget is split between weights and tokens, where tokens are reduced.
         oracle: Whether a simulation also derives each model from the device's own images, as an upper mark.
     """
 
     selector: Selector
     method: Method
     recovery: Recovery
+    tokens: Reducer
+    splitting: Splitting
     proxy_size: int
     oracle: bool
 
@@ -108,7 +116,7 @@ class Server:
         self.options.method.prepare(self.evidence, proxies, self.world.partition.pool)
 
     def derive(self, device: int, proxy: IntArray) -> EdgeModel:
-        """Derive and recover the edge model of `device` from its proxy set.
+        """Derive and recover the edge model of `device` from its proxy set, a token reducer inside where asked.
 
         Raises:
             BudgetError: no legal model is small enough for the device's budget.
@@ -124,7 +132,26 @@ class Server:
             classes=report.classes,
             seed=stream_seed(world.setup.seed, "derive", device),
         )
-        return self.options.recovery.recover(self.options.method.derive(task), task)
+        options = self.options
+        if isinstance(options.tokens, NoReduction):
+            return options.recovery.recover(options.method.derive(task), task)
+        split = split_budget(
+            task,
+            options.method,
+            options.tokens,
+            recovery=options.recovery,
+            parameters=self._token_parameters,
+            splitting=options.splitting,
+            precision=world.setup.precision,
+        )
+        return split.edge
+
+    @cached_property
+    def _token_parameters(self) -> Mapping[str, Tensor] | None:
+        """Parameters of a trained token reducer: trained once on the pool, shared by all devices."""
+        world = self.world
+        public = Public(world.dataset.train, world.partition.pool, world.dataset.fingerprint)
+        return trained_parameters(self.options.tokens, world.base, public, world.cache)
 
     @cached_property
     def _pool_points(self) -> NDArray[np.float64]:

@@ -46,6 +46,7 @@ class Setup:
 
     Attributes:
         share_classes: Whether a report names the device's classes, so that the server may cut the classifier.
+        privacy_limit: Largest epsilon that a device may release; without a limit, None.
         precision: `"fp32"`, `"bf16"` (autocast) or `"auto"` for every forward pass through a frozen model.
         compute: Where models run: `"cpu"` or `"cuda"`.
         cache: Folder for what is computed once.
@@ -60,6 +61,7 @@ class Setup:
     budgets: Budgets
     seed: int
     share_classes: bool
+    privacy_limit: float | None
     precision: str
     compute: str
     cache: str

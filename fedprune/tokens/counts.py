@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import Count, Stage, Trace
-from fedprune.vit.counts import count_macs
+from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import BlockShape, Shape
+from fedprune.vit.surgery import EdgeModel
 
 
 def token_counts(shape: Shape, stages: Mapping[int, Stage]) -> list[tuple[int, int, int, int]]:
@@ -43,6 +44,14 @@ def macs_of(shape: Shape, stages: Mapping[int, Stage], counts: Sequence[Sequence
             if block.heads:
                 total = total + stage.macs_between(attending, block, shape.embed)
     return total
+
+
+def count_edge(edge: EdgeModel) -> tuple[int, int]:
+    """Return an edge model's parameters and its MACs of one image, those of a token reducer inside it included."""
+    if not isinstance(edge.model, ReducedModel):
+        return count_params(edge.shape), count_macs(edge.shape)
+    selector = sum(parameter.numel() for parameter in edge.model.stages.parameters())
+    return count_params(edge.shape) + selector, count_reduced_macs(edge.model)
 
 
 def count_reduced_macs(model: ReducedModel) -> int:

@@ -62,6 +62,12 @@ class ReducedModel(nn.Module):
             stages[name].classified = shape.prefix_tokens > 0
 
     @property
+    def head(self) -> nn.Module:
+        """The model's own classifier."""
+        head: nn.Module = self.model.get_submodule("head")
+        return head
+
+    @property
     def patch_embed(self) -> nn.Module:
         """The model's own patch embedding."""
         embed: nn.Module = self.model.get_submodule("patch_embed")

@@ -18,13 +18,13 @@ from fedprune.data.images import IntArray
 from fedprune.devices.latency import LatencyModel
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
-from fedprune.tokens.counts import count_reduced_macs
+from fedprune.tokens.counts import count_edge, count_reduced_macs
 from fedprune.tokens.latency import reduced_seconds
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import Reducer
 from fedprune.tokens.wire import reduced_edge
 from fedprune.vit.base import predict
-from fedprune.vit.counts import count_macs, count_params
+from fedprune.vit.counts import count_macs
 from fedprune.vit.surgery import EdgeModel
 
 FILL = 0.99  # a budget is met within 1 % from below
@@ -216,10 +216,8 @@ def _reduced(edge: EdgeModel) -> ReducedModel:
 
 
 def _describe(edge: EdgeModel, keep: float, divergence: float) -> Candidate:
-    model = _reduced(edge)
-    selector = sum(parameter.numel() for parameter in model.stages.parameters())
-    weights = count_macs(edge.shape)
-    return Candidate(keep, count_params(edge.shape) + selector, weights, count_reduced_macs(model), divergence)
+    params, macs = count_edge(edge)
+    return Candidate(keep, params, count_macs(edge.shape), macs, divergence)
 
 
 def _divergence(

@@ -126,3 +126,24 @@ def test_two_processes_do_not_work_on_one_run(small):
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"), pytest.raises(FedpruneError, match="Another process is working on"):
         execute(config, Observer())
+
+
+def test_tokens_and_weights_share_one_budget_and_travel_to_the_device(small):
+    settings = ["tokens=evit", "tokens.keep=0.7", "splitting.ratios=[0.7]", "budgets.limit=macs", "oracle=false"]
+    devices = run([*small, *settings, "partition.devices=1", "budgets.removed=[0.5]"]).devices
+    assert devices["status"].tolist() == ["ok"]
+    assert (devices["method_tokens_keep"] == 0.7).all()
+    assert devices["macs"].between(0.97 * devices["budget_macs"], devices["budget_macs"]).all()
+    assert (devices["method_tokens_weight_macs"] > devices["macs"]).all()
+
+
+def test_a_device_whose_release_would_exceed_the_privacy_limit_sends_nothing(small):
+    record = run([*small, "mechanism=anchored", "mechanism.epsilon=2", "privacy_limit=1", "oracle=false"])
+    assert set(record.devices["status"]) == {"failed"}
+    assert record.devices["reason"].str.contains("more than its budget of 1").all()
+    assert not (record.folder / "reports").exists()
+
+
+def test_models_with_a_token_reducer_are_not_stored_half(small):
+    with pytest.raises(FedpruneError, match="set tokens=none or save_models=false"):
+        compose([*small, "tokens=evit", "save_models=true"])
