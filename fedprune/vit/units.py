@@ -45,9 +45,7 @@ class Units:
 
 def row_length(shape: Shape) -> int:
     """Return how many numbers a row of units has."""
-    return shape.embed + sum(
-        2 + block.heads * (1 + block.qk + block.v) + block.neurons for block in shape.blocks
-    )
+    return shape.embed + sum(2 + block.heads * (1 + block.qk + block.v) + block.neurons for block in shape.blocks)
 
 
 def unpack(rows: FloatArray, shape: Shape) -> Units:

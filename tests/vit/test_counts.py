@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedprune.vit.assemble import parameter_sizes
 from fedprune.vit.counts import Widths, count_macs, count_params, macs, memory, params, peak_memory
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.surgery import cut
+from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 
 PUBLISHED = {  # parameters as timm prints them; multiply-accumulates of the matrix products
     "deit_tiny_patch16_224": (5_717_416, 1_253_683_200),

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 from safetensors.torch import load_file, save_file
 
 from fedprune.core.errors import ModelError
 from fedprune.vit.storage import edge_arrays, edge_from_arrays, load_edge_model, read_edge_file, save_edge_model
 from fedprune.vit.surgery import cut
+from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 
 
 def random_edge(variant="plain", seed=0):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vit.random_vits import VARIANTS, images, masked_logits, random_base, random_keep
 
 from fedprune.core.errors import ModelError
 from fedprune.vit.counts import count_params
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut, shape_of
+from tests.vit.random_vits import VARIANTS, images, masked_logits, random_base, random_keep
 
 BASES = {name: random_base(seed, **options) for seed, (name, options) in enumerate(VARIANTS.items())}
 
