@@ -75,6 +75,6 @@ def pack(units: Units) -> FloatArray:
     lead = units.embed.shape[:-1]
     parts = [units.embed]
     for block in units.blocks:
-        for values in (block.attention, block.mlp, block.heads, block.qk, block.v, block.neurons):
-            parts.append(values.reshape((*lead, -1)))
+        values = (block.attention, block.mlp, block.heads, block.qk, block.v, block.neurons)
+        parts += [value.reshape((*lead, -1)) for value in values]
     return np.concatenate(parts, axis=-1)
