@@ -47,7 +47,8 @@ def test_both_axes_together_meet_the_budget(task, name, share):
     assert {candidate.keep for candidate in split.candidates} == {1.0, 0.6}
     for candidate in split.candidates:
         assert candidate.macs <= limit
-        assert candidate.macs > 0.95 * limit
+        whole = candidate.weight_macs > 0.98 * count_macs(task.base.shape)
+        assert whole or candidate.macs > 0.95 * limit
     assert count_reduced_macs(split.edge.model) == split.chosen.macs
     assert split.chosen.divergence == min(candidate.divergence for candidate in split.candidates)
     assert split.edge.classes == (1, 3, 5)
