@@ -93,5 +93,6 @@ def random_budget(shape: Shape, generator: np.random.Generator) -> Budget:
     }
     names = generator.choice(list(sizes), generator.integers(1, 5), replace=False)
     limits = {str(name): sizes[name] * min(1.0, share * generator.uniform(1, 1.3)) for name in names}
-    latency = limits.pop("latency", None)
+    # below a third, what a call and the branches take by themselves would be more than the limit
+    latency = max(limits.pop("latency"), sizes["latency"] / 3) if "latency" in limits else None
     return Budget(**{name: int(limit) for name, limit in limits.items()}, latency=latency)
