@@ -182,3 +182,12 @@ def test_bank_keeps_rows_to_half_precision_of_their_largest(tmp_path_factory, ro
     np.testing.assert_array_less(
         np.abs(read.read(np.arange(len(values))) - values), 6e-4 * np.abs(values) + 1e-9 * largest + 1e-40
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here; run this test where there is one.")
+def test_a_gpu_gives_the_same_within_tolerance(tmp_path):
+    indices = np.arange(20)
+    for statistic in ("taylor_abs", "centred_abs", "activation", "skip"):
+        here = make_evidence(tmp_path, precision="fp32").mean_row(statistic, indices)
+        there = make_evidence(tmp_path, precision="fp32", device="cuda").mean_row(statistic, indices)
+        np.testing.assert_allclose(there, here, rtol=5e-3, atol=1e-4 * np.abs(here).max())

@@ -7,8 +7,8 @@ import torch
 from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.taps import taps
 from fedprune.vit.units import unpack
-from tests.evidence.tiny import VARIANTS, make_base, make_images
 from tests.evidence.explicit_gates import gate_gradients
+from tests.evidence.tiny import VARIANTS, make_base, make_images
 
 
 def read_rows(base, images, indices, family="gradient", **options):

@@ -5,13 +5,14 @@ import json
 import os
 import resource
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fedprune.cli.benchmarks.clock import Clock
 from fedprune.cli.benchmarks.torch_pruning_peer import derive_with_torch_pruning
+from fedprune.core.errors import require
 from fedprune.core.random import stream
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages, IntArray
@@ -49,36 +50,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Derive all devices' models by each way, print where the time goes, end with the JSON line."""
     torch.set_num_threads(arguments.threads)
+    require("torch_pruning", "torch-pruning")  # its import is no part of its time
     load = [os.getloadavg()[0]]
     base, images, proxies = _make_world(arguments)
     with tempfile.TemporaryDirectory() as folder:
         shared = _time_shared(arguments, base, images, proxies, Path(folder))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         measured = min(arguments.measure, arguments.devices)
-        own = [_time_own(arguments, base, images, proxy, Path(folder)) for proxy in proxies[:measured]]
-        peer = [
+        own, peer = Clock(), Clock()
+        for proxy in proxies[:measured]:
+            _time_own(arguments, base, images, proxy, Path(folder), own)
+        for proxy in proxies[:measured]:
             derive_with_torch_pruning(
                 base, images, proxy, Path(folder) / "peer.safetensors",
-                ratio=0.3, batch_size=arguments.batch_size, precision=arguments.precision,
-            )
-            for proxy in proxies[:measured]
-        ]  # fmt: skip
+                ratio=0.3, batch_size=arguments.batch_size, precision=arguments.precision, clock=peer,
+            )  # fmt: skip
     load.append(os.getloadavg()[0])
     _print_stages("ours, all devices", shared, arguments.devices)
-    _print_stages("ours, a pass a device: mean of " + str(measured), _mean(own), 1)
-    _print_stages("Torch-Pruning, a device: mean of " + str(measured), _mean(peer), 1)
-    total = sum(shared.values())
-    own_total, peer_total = (sum(_mean(way).values()) * arguments.devices for way in (own, peer))
+    _print_stages("ours, a pass a device", own, measured)
+    _print_stages("Torch-Pruning", peer, measured)
+    scale = arguments.devices / measured
+    total, own_total, peer_total = (sum(way.seconds.values()) for way in (shared, own, peer))
+    cpu, own_cpu, peer_cpu = (sum(way.cpu.values()) for way in (shared, own, peer))
     line = {
         "devices": arguments.devices,
-        "times_faster_than_torch_pruning": round(peer_total / total, 2),
-        "times_faster_than_per_device": round(own_total / total, 2),
-        "marginal_seconds": round((total - shared["bank"]) / arguments.devices, 4),
+        "times_faster_than_torch_pruning": round(scale * peer_total / total, 2),
+        "times_faster_than_per_device": round(scale * own_total / total, 2),
+        "marginal_seconds": round((total - shared.seconds["bank"]) / arguments.devices, 4),
+        "cpu_times_faster_than_torch_pruning": round(scale * peer_cpu / cpu, 2),
+        "cpu_times_faster_than_per_device": round(scale * own_cpu / cpu, 2),
+        "cpu_marginal_seconds": round((cpu - shared.cpu["bank"]) / arguments.devices, 4),
         "peak_rss_gb": round(peak, 3),
         "seconds": round(total, 2),
-        "bank_seconds": round(shared["bank"], 2),
-        "torch_pruning_seconds_scaled": round(peer_total, 1),
-        "per_device_seconds_scaled": round(own_total, 1),
+        "bank_seconds": round(shared.seconds["bank"], 2),
+        "cpu_seconds": round(cpu, 2),
+        "cpu_bank_seconds": round(shared.cpu["bank"], 2),
+        "torch_pruning_seconds_scaled": round(scale * peer_total, 1),
+        "per_device_seconds_scaled": round(scale * own_total, 1),
         "measured_devices": measured,
         "proxy": arguments.proxy,
         "pool": arguments.pool,
@@ -138,56 +146,47 @@ def _evidence(arguments: argparse.Namespace, base: Base, images: ArrayImages, ca
 
 def _time_shared(
     arguments: argparse.Namespace, base: Base, images: ArrayImages, proxies: list[IntArray], folder: Path
-) -> dict[str, float]:
+) -> Clock:
     """Derive and save every device's model from one bank; models are not kept in memory."""
     evidence, method = _evidence(arguments, base, images, folder / "shared"), Tap()
-    seconds = dict.fromkeys(("bank", "product", "search", "surgery", "save"), 0.0)
-    last = time.perf_counter()
-
-    def stage(name: str) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        seconds[name] += now - last
-        last = now
-
+    clock = Clock()
     method.prepare(evidence, proxies, np.arange(arguments.pool))
-    stage("bank")
+    clock.stage("bank")
     for device, proxy in enumerate(proxies):
         task = _task(arguments, base, images, evidence, proxy, device)
         scores = method.score(task)
-        stage("product")
+        clock.stage("product")
         keep = keep_within(
             base.shape, unpack(scores, base.shape), task.budget, dimensions=method.dimensions, floors=method.floors
         )
-        stage("search")
+        clock.stage("search")
         edge = cut(base, keep)
-        stage("surgery")
+        clock.stage("surgery")
         path = folder / "edge.safetensors"
         save_edge_model(path, edge)
-        stage("save")
-    return seconds
+        clock.stage("save")
+    return clock
 
 
 def _time_own(
-    arguments: argparse.Namespace, base: Base, images: ArrayImages, proxy: IntArray, folder: Path
-) -> dict[str, float]:
+    arguments: argparse.Namespace, base: Base, images: ArrayImages, proxy: IntArray, folder: Path, clock: Clock
+) -> None:
     """Derive and save one device's model with a bank of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as cache:
-        started = time.perf_counter()
+        clock.stage("set up")
         evidence, method = _evidence(arguments, base, images, Path(cache)), Tap()
         task = _task(arguments, base, images, evidence, proxy, 0)
         method.prepare(evidence, [proxy], task.pool)
-        measured = time.perf_counter()
+        clock.stage("bank")
         save_edge_model(folder / "own.safetensors", method.derive(task))
-        return {"pass": measured - started, "derive": time.perf_counter() - measured}
+        clock.stage("derive")
 
 
-def _mean(measured: list[dict[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([seconds[name] for seconds in measured])) for name in measured[0]}
-
-
-def _print_stages(title: str, seconds: dict[str, float], devices: int) -> None:
-    total = sum(seconds.values())
-    print(f"{title}: {total:.2f} s")
-    for name, value in seconds.items():
-        print(f"  {name:20s} {value:9.2f} s  {100 * value / total:5.1f} %  {1000 * value / devices:9.1f} ms a device")
+def _print_stages(title: str, clock: Clock, devices: int) -> None:
+    total = sum(clock.seconds.values())
+    print(f"{title}: {total:.2f} s for {devices} device(s), {sum(clock.cpu.values()):.2f} s of them computing")
+    for name, value in clock.seconds.items():
+        print(
+            f"  {name:20s} {value:9.2f} s  {100 * value / total:5.1f} %  {1000 * value / devices:9.1f} ms a device, "
+            f"{1000 * clock.cpu[name] / devices:9.1f} ms computing"
+        )

@@ -1,7 +1,6 @@
 """The same derivation with Torch-Pruning (VainF/Torch-Pruning): first-order Taylor, one device at a time."""
 
 import copy
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,24 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from fedprune.cli.benchmarks.clock import Clock
 from fedprune.core.errors import require
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.vit.base import Base, autocast
 
 
 def derive_with_torch_pruning(
-    base: Base, images: ImageSet, proxy: IntArray, path: Path, *, ratio: float, batch_size: int, precision: str
-) -> dict[str, float]:
-    """Derive one device's model as a Torch-Pruning user would, and save it; return the seconds of each stage.
+    base: Base,
+    images: ImageSet,
+    proxy: IntArray,
+    path: Path,
+    *,
+    ratio: float,
+    batch_size: int,
+    precision: str,
+    clock: Clock,
+) -> None:
+    """Derive one device's model as a Torch-Pruning user would, and save it; book the time of each stage.
 
     Gradients of all weights over the proxy set, dependency graph, group Taylor scores, surgery with head widths, MLP
     and embedding at one `ratio` in every layer; Torch-Pruning has no search for a budget, so none is timed.
@@ -26,7 +34,6 @@ def derive_with_torch_pruning(
         MissingExtra: Torch-Pruning is not installed.
     """
     pruning: Any = require("torch_pruning", "torch-pruning")
-    clock = _Clock()
     model: Any = copy.deepcopy(base.model).requires_grad_(True)
     heads = {}
     for block in model.blocks:
@@ -62,15 +69,3 @@ def derive_with_torch_pruning(
     clock.stage("save")
     with torch.no_grad():
         model(torch.zeros(1, 3, side, side))  # it must run, or the comparison means nothing
-    return clock.seconds
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def stage(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
