@@ -52,28 +52,20 @@ class LocalProcesses:
         return f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> "LocalProcesses":
-        self._folder = tempfile.TemporaryDirectory(prefix="fedprune-superlink-")
-        self.secret = secrets.token_bytes(32)
-        secret_file = Path(self._folder.name) / "secret"
-        secret_file.touch(mode=0o600)
-        secret_file.write_bytes(self.secret)
-        self.port, *node_ports = _free_ports(self.devices + 1)
-        # The ServerApp is this process, so the SuperLink must start none; no environment is built for any app.
-        self._start(
-            "flower-superlink", *self._server_tls(), "--isolation", "process", "--port", str(self.port),
-            "--superexec-auth-secret-file", str(secret_file), "--disable-runtime-dependency-installation",
-        )  # fmt: skip
-        for device, port in enumerate(node_ports):
-            config = f"partition-id={device} num-partitions={self.devices}"
-            self._start(
-                "flower-supernode", *self._client_tls(), "--superlink", self.address, "--port", str(port),
-                "--node-config", config,
-            )  # fmt: skip
+        try:
+            self._start_all()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ask all processes to end, then end what is left of their groups, and remove the folder."""
         for process in reversed(self._processes):
             _signal_group(process, signal.SIGTERM)
         for process in reversed(self._processes):
@@ -95,6 +87,25 @@ class LocalProcesses:
                 f"flower-superlink ended with exit code {self._processes[0].returncode}. "
                 f"Look at {self.log or 'its log'}."
             )
+
+    def _start_all(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="fedprune-superlink-")
+        self.secret = secrets.token_bytes(32)
+        secret_file = Path(self._folder.name) / "secret"
+        secret_file.touch(mode=0o600)
+        secret_file.write_bytes(self.secret)
+        self.port, *node_ports = _free_ports(self.devices + 1)
+        # The ServerApp is this process, so the SuperLink must start none; no environment is built for any app.
+        self._start(
+            "flower-superlink", *self._server_tls(), "--isolation", "process", "--port", str(self.port),
+            "--superexec-auth-secret-file", str(secret_file), "--disable-runtime-dependency-installation",
+        )  # fmt: skip
+        for device, port in enumerate(node_ports):
+            config = f"partition-id={device} num-partitions={self.devices}"
+            self._start(
+                "flower-supernode", *self._client_tls(), "--superlink", self.address, "--port", str(port),
+                "--node-config", config,
+            )  # fmt: skip
 
     def _start(self, command: str, *arguments: str) -> None:
         assert self._folder is not None

@@ -97,8 +97,13 @@ class SuperLink(Engine):
 
     def _serve(self, strategy: EdgeModels, devices: int, client_app: str, connection: "Connection") -> None:
         connection.start_run(client_app)
-        with connection.grid() as grid:
-            strategy.run(WindowGrid(grid, self.window, devices, self.patience), self.timeout)
+        try:
+            with connection.grid() as grid:
+                strategy.run(WindowGrid(grid, self.window, devices, self.patience), self.timeout)
+        except httpx.HTTPError as error:
+            raise FedpruneError(
+                f"The SuperLink at {connection.address} was lost: {error}. The same command goes on from here."
+            ) from error
 
 
 @dataclass(frozen=True)
