@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.core.errors import DataError, require
+from fedprune.core.errors import DataError
 from fedprune.core.random import stream, stream_seed
 from fedprune.data.images import Dataset, IntArray
 from fedprune.data.partition import Dealt
@@ -29,8 +29,9 @@ def deal_with(partitioner: str, dataset: Dataset, private: IntArray, seed: int, 
         DataError: the partitioner cannot do it.
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr_datasets is imported
-    classes = require("flwr_datasets.partitioner", "dev")
-    datasets = require("datasets", "dev")
+    import datasets  # both take seconds to import, and only these partitioners need them
+    from flwr_datasets import partitioner as classes
+
     shuffled = stream(seed, "partition", "order").permutation(private)
     if partitioner != "IidPartitioner":
         arguments |= {"partition_by": LABEL, "seed": stream_seed(seed, "partition", "flower") % 2**31}

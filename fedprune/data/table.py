@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.core.errors import DataError, require
+from fedprune.core.errors import DataError
 from fedprune.data.images import IntArray
 
 
@@ -70,7 +70,8 @@ def read_hub(repository: str, split: str, columns: Columns) -> Table:
     Raises:
         DataError: it cannot be fetched, or a column is wrong.
     """
-    datasets = require("datasets", "dev")
+    import datasets  # takes seconds to import, and only the hub needs it
+
     where = f"the split {split!r} of {repository!r} on the hub"
     try:
         dataset = datasets.load_dataset(repository, split=split)
