@@ -36,7 +36,7 @@ def test_rows_equal_explicit_gates_on_vit_tiny(vit_tiny, photographs):
         vit_tiny.model, vit_tiny.shape, vit_tiny.preprocess, photographs, np.arange(2), ("gradient",), how
     )
     rows = batch[1]["gradient"]
-    assert rows.shape == (2, 14040)
+    assert rows.shape == (2, 14076)
     pixels = vit_tiny.preprocess(photographs.pixels[1:2])[0].double()
     model = vit_tiny.model.double()
     expected = gate_gradients(model, vit_tiny.shape, pixels, int(photographs.labels[1]))
