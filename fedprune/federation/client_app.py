@@ -29,11 +29,12 @@ def answer_errors(message: Message, context: Context, call_next: ClientAppCallab
     device, start = context.node_config.get("partition-id"), time.perf_counter()
     try:
         reply = call_next(message, context)
-        if not isinstance(reply, Message):  # Flower's simulation would wait for it until its time is up
-            raise TypeError(f"it answered with a {type(reply).__name__} and not with a message")
     except (Exception, SystemExit) as error:
         logger.exception("device %s: %s failed", device, message.metadata.message_type)
         return Message(Error(RAISED, messages.describe(error)), reply_to=message)
+    if not isinstance(reply, Message):  # Flower's simulation would wait for one until its time is up
+        reason = f"it answered with a {type(reply).__name__} and not with a message"
+        return Message(Error(RAISED, reason), reply_to=message)
     logger.info("device %s: %s, %.3f s", device, message.metadata.message_type, time.perf_counter() - start)
     return reply
 

@@ -88,6 +88,7 @@ class Ray(Engine):
     def _cluster(self, ray: Any) -> Iterator[None]:
         """Start or join Ray before Flower does, which knows no addresses and no environment of actors."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than Ray's 30 s
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
