@@ -104,12 +104,13 @@ def _compose_node(parsed: list[Override], overrides: Sequence[str]) -> DictConfi
 
 
 def _check_choice(override: Override) -> None:
-    group = override.key_or_group
-    if group in GROUPS and override.value() not in registered(group) and not isinstance(override.value(), dict):
-        raise ConfigError(
-            f"There is no {group} named {str(override.value())!r}{_nearest(str(override.value()), registered(group))} "
-            f"There are: {', '.join(registered(group))}."
-        )
+    group, chosen = override.key_or_group, override.value()
+    if group not in GROUPS or isinstance(chosen, dict):
+        return
+    names = sorted({*registered(group), *(path.stem for path in (config_folder() / group).glob("*.yaml"))})
+    if chosen not in names:
+        nearest = _nearest(str(chosen), names)
+        raise ConfigError(f"There is no {group} named {str(chosen)!r}{nearest} There are: {', '.join(names)}.")
 
 
 def _explain(error: Exception, parsed: list[Override], chosen: DictConfig) -> str:

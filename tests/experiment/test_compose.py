@@ -73,6 +73,12 @@ def test_a_setting_on_the_command_line_wins_over_the_scale():
     assert to_dict(compose(["scale=cifar", "data=glyphs"]).data)["name"] == "glyphs"
 
 
+def test_another_partition_may_be_chosen_at_every_scale():
+    assert to_dict(compose(["scale=cifar", "partition=dirichlet"]).partition)["name"] == "dirichlet"
+    ten = compose(["scale=cifar"]).partition
+    assert (to_dict(ten)["name"], ten.tasks_per_device, ten.classes_per_device) == ("subtasks", 2, 10)
+
+
 def test_configuration_files_name_options_and_never_code():
     for path in config_folder().rglob("*.yaml"):
         assert "_target_" not in path.read_text()
