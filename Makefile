@@ -7,13 +7,17 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: run test check setup format golden
+.PHONY: run test test-slow check setup format
 
 run: setup
 	$(BIN)/fedprune run
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Minutes each: every fault on every engine, twenty kills, a Ray cluster of two nodes, SuperLink processes.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .
