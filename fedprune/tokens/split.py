@@ -4,6 +4,7 @@ For each keep ratio the weights are pruned until weights and tokens together jus
 outputs stay nearest to the base's on the proxy set is taken. Private images have no part in it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +29,9 @@ from fedprune.vit.counts import count_macs
 from fedprune.vit.surgery import EdgeModel
 
 FILL = 0.99  # a budget is met within 1 % from below
-TRIES = 6
+AIM = 0.995
+NARROW = 0.001  # of the base's MACs
+TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -160,29 +163,29 @@ class _Search:
     latency: LatencyModel | None
 
     def fit(self, reducer: Reducer) -> EdgeModel:
-        """Return the largest edge model found that meets the budget together with `reducer`."""
+        """Return the largest edge model found that meets the budget together with `reducer`.
+
+        A bracketed secant search over the MACs that the weights may take with all tokens.
+        """
         whole = count_macs(self.task.base.shape)
-        best, weights = None, float(whole)
-        low, high = 0.0, float(whole)
+        best: EdgeModel | None = None
         refusal: BudgetError | None = None
-        for attempt in range(TRIES):
+        low, high = (0.0, 0.0), (float(whole), math.inf)  # (MACs of the weights, share of the budget that they fill)
+        weights = float(whole)
+        for _ in range(TRIES):
             try:
                 edge = self._derive(int(weights))
-            except BudgetError as error:
-                refusal, low = error, max(low, weights)
-                if weights >= whole:
-                    raise
-                weights = (low + high) / 2
-                continue
-            fill = self._fill(edge, reducer)
-            if fill <= 1:
-                best, low = edge, weights
-                if fill >= FILL or weights >= whole:
-                    break
+            except BudgetError as error:  # the weights cannot get so small: look further up
+                refusal, low = error, (weights, low[1])
             else:
-                high = weights
-            step = weights / fill * (1 - 0.002 * (attempt > 0))
-            weights = min(step, whole) if low < step < high or high == whole else (low + high) / 2
+                fill = self._fill(edge, reducer)
+                best, low, high = (edge, (weights, fill), high) if fill <= 1 else (best, low, (weights, fill))
+            if best is not None and (low[1] >= FILL or low[0] >= whole):
+                break
+            if high[0] - low[0] <= NARROW * whole:
+                break
+            step = (AIM - low[1]) / (high[1] - low[1]) if math.isfinite(high[1]) else 0.5
+            weights = low[0] + min(max(step, 0.05), 0.95) * (high[0] - low[0])
         if best is None:
             raise refusal or BudgetError(
                 f"No model that keeps {reducer.keep:g} of its tokens was found within the budget. Raise the budget."

@@ -111,7 +111,7 @@ def _along(wide: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def _usual(counts: "pd.Series[int]") -> float:
-    return float(counts.idxmax())
+    return float(str(counts.idxmax()))
 
 
 def _draw(part: pd.DataFrame, axis: str, title: str, path: Path) -> None:
@@ -124,9 +124,9 @@ def _draw(part: pd.DataFrame, axis: str, title: str, path: Path) -> None:
             axes[0].plot(means.index, means, style, color=colour, marker="o", markersize=3, label=label)
     for index, (name, first, second) in enumerate(CONTRASTS):
         values = {at: _contrast(group, first, second) for at, group in part.groupby(axis)}
-        means, halves = zip(*values.values(), strict=True)
+        differences, halves = zip(*values.values(), strict=True)
         axes[1].errorbar(
-            list(values), means, halves, capsize=2, marker="o", markersize=3, label=name, color=f"C{index}"
+            list(values), differences, halves, capsize=2, marker="o", markersize=3, label=name, color=f"C{index}"
         )
     axes[1].axhline(0, color="k", linewidth=0.5)
     for axis_, ylabel in zip(axes, ("accuracy, %", "paired difference, points"), strict=True):

@@ -11,7 +11,7 @@ from fedprune.core.random import stream, stream_seed
 from fedprune.core.registry import to_dict
 from fedprune.data.cifar import Cifar100
 from fedprune.data.glyphs import Glyphs
-from fedprune.data.images import Dataset, ImageSet, IntArray, Partition
+from fedprune.data.images import Dataset, DataSource, ImageSet, IntArray, Partition
 from fedprune.data.subtasks import Subtasks
 from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
@@ -28,7 +28,7 @@ from fedprune.pruning.random import Random
 from fedprune.pruning.sample import pool_sample
 from fedprune.pruning.tap import Tap
 from fedprune.recovery.least_squares import LeastSquares
-from fedprune.vit.base import Base, predict
+from fedprune.vit.base import Base, BaseSource, predict
 from fedprune.vit.base_glyphs import GlyphBase
 from fedprune.vit.base_trained import TrainedBase
 from fedprune.vit.counts import count_params
@@ -177,14 +177,17 @@ def _features(base: Base, dataset: Dataset, indices: IntArray, cache: Path) -> A
     return cached_array(cache, "features", key, lambda: extract(base, dataset.train, indices))
 
 
+_SCALES: dict[str, tuple[DataSource, BaseSource]] = {
+    "glyphs": (Glyphs(), GlyphBase()),
+    "cifar": (Cifar100(), TrainedBase()),
+}
+
+
 def open_world(scale: str, seed: int, classes: int, devices: int, judged: int, cache: Path) -> StudyWorld:
     """Load data and base, deal random classes to devices, fit the public space."""
-    deal = {"choice": "random", "classes_per_device": classes, "devices": devices}
-    if scale == "glyphs":
-        dataset, source, partitioner = Glyphs().load(), GlyphBase(), Subtasks(**deal)
-    else:
-        dataset, source, partitioner = Cifar100().load(), TrainedBase(), Subtasks(**deal)
-    partition = partitioner.split(dataset, seed)
+    data, source = _SCALES[scale]
+    dataset = data.load()
+    partition = Subtasks(choice="random", classes_per_device=classes, devices=devices).split(dataset, seed)
     base = source.load(dataset, partition, cache)
     partition = replace(partition, pool=pool_sample(partition.pool, POOL_IMAGES))
     features = _features(base, dataset, partition.pool, cache)

@@ -45,7 +45,8 @@ def derive_with_torch_pruning(
         batch = proxy[start : start + batch_size]
         with autocast(precision, base.shape.embed):
             logits = model(base.preprocess(images.read(batch)))
-        functional.cross_entropy(logits.float(), torch.from_numpy(images.labels[batch]), reduction="sum").backward()
+        loss = functional.cross_entropy(logits.float(), torch.from_numpy(images.labels[batch]), reduction="sum")
+        torch.autograd.backward(loss)
     clock.stage("gradients")
     side = base.shape.image_size
     pruner = pruning.pruner.MetaPruner(
