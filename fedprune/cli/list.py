@@ -22,7 +22,7 @@ STUDIES = {"tables": "table", "figures": "figure"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("kind", choices=[*KINDS, *STUDIES], help="what to list")
+    parser.add_argument("kind", choices=[*KINDS, "devices", *STUDIES], help="what to list")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,9 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         options = study_names(STUDIES[arguments.kind])
     else:
-        from fedprune.experiment.options import describe
+        from fedprune.experiment.options import describe, describe_devices
 
-        options = describe(KINDS[arguments.kind])
+        options = describe_devices() if arguments.kind == "devices" else describe(KINDS[arguments.kind])
     width = max(map(len, options), default=0)
     for name, sentence in options.items():
         print(f"{name:<{width}}  {sentence}")

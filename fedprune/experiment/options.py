@@ -8,6 +8,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from fedprune.core.errors import ConfigError
 
 KINDS = {
@@ -38,14 +40,23 @@ def describe(kind: str) -> dict[str, str]:
     return dict(sorted(option for path in _files(KINDS[kind]) for option in _options(path, kind)))
 
 
+def describe_devices() -> dict[str, str]:
+    """Return the shipped device profiles by name, each with its title."""
+    profiles = sorted(_folder("fedprune.devices").glob("profiles/*.yaml"))
+    return {path.stem: str(yaml.safe_load(path.read_text(encoding="utf-8"))["title"]) for path in profiles}
+
+
 def _files(room: str) -> list[Path]:
     from fedprune.protocol.options import plugin_files
 
+    return sorted(_folder(room).glob("*.py")) + [path for path in plugin_files() if path.is_file()]
+
+
+def _folder(room: str) -> Path:
     spec = importlib.util.find_spec(room)
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return sorted(folder.glob("*.py")) + [path for path in plugin_files() if path.is_file()]
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _options(path: Path, kind: str) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ def fedprune(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "fedprune", *words], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("words", [("--help",), ("list", "methods"), ("run", "--help")])
+@pytest.mark.parametrize("words", [("--help",), ("list", "methods"), ("list", "devices"), ("run", "--help")])
 def test_help_and_lists_import_nothing_heavy(words):
     code = f"import sys; sys.argv = ['fedprune', *{list(words)!r}]\nfrom fedprune.cli.main import main\n"
     code += "try:\n    main()\nexcept SystemExit:\n    pass\n"
@@ -24,7 +24,7 @@ def test_help_and_lists_import_nothing_heavy(words):
 
 
 def test_every_kind_lists_names_with_a_sentence(capsys):
-    for kind in ("data", "methods", "recovery", "selectors", "mechanisms", "engines"):
+    for kind in ("data", "methods", "recovery", "tokens", "selectors", "mechanisms", "attacks", "engines"):
         assert main(["list", kind]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines
