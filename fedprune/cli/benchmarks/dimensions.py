@@ -190,7 +190,7 @@ def _directions(frame: pd.DataFrame) -> dict[str, Any]:
     table = frame.set_index(["dimension", "way", "removed"]).accuracy
     svd = {
         f"{dimension}, {way}": sum(
-            bool(table[dimension, way, rate] >= table[dimension, "score", rate]) for rate in RATES
+            bool(table.get((dimension, way, rate), np.nan) >= table[dimension, "score", rate]) for rate in RATES
         )
         for dimension in ("qk", "v")
         for way in ("svd", "svd, norm folded")
@@ -216,10 +216,11 @@ def _write(frame: pd.DataFrame, folder: Path, model: str, images: int, scored: i
     table = frame.set_index(["dimension", "way", "removed"]).accuracy
 
     def line(title: str, values: Any) -> str:
-        return f"| {title} | " + " | ".join(f"{value:.2f}" for value in values) + " |\n"
+        cells = ["-" if np.isnan(value) else f"{value:.2f}" for value in values]
+        return f"| {title} | " + " | ".join(cells) + " |\n"
 
     def measured(dimension: str, way: str) -> str:
-        return line(f"{dimension}, {way}", [table[dimension, way, rate] for rate in RATES])
+        return line(f"{dimension}, {way}", [table.get((dimension, way, rate), np.nan) for rate in RATES])
 
     ways = [way for way in ("svd", "svd, norm folded", "score") if way in set(frame.way)]
     text = (
