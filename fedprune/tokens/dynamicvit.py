@@ -1,6 +1,6 @@
 """DynamicViT (Rao et al., NeurIPS 2021): a small predictor decides which tokens stay."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedprune.core.registry import register
+from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import SelectorRecipe, Stage, Staged, Trace
 from fedprune.tokens.selector import LearnedStage, local_and_global, perceptron
 from fedprune.vit.shape import Shape
@@ -69,6 +70,22 @@ class LearnedReducer(Staged):
         }
         places = {block: block for block in targets}
         return self.ratio_weight * share_penalty(trace, places, targets, shape.patches)
+
+    def calibrate(self, model: ReducedModel, batches: Iterable[Tensor]) -> None:
+        """Set the thresholds of ragged counts, from the first stage to the last."""
+        images = list(batches)
+        model.set_ragged(True)
+        for _, stage in sorted(model.at.items()):
+            assert isinstance(stage, LearnedStage)
+            stage.watched = []
+            with torch.no_grad():
+                for batch in images:
+                    model(batch)
+            scores = torch.cat(stage.watched).float().sort(descending=True).values
+            wanted = min(len(scores), round(stage.count * sum(len(batch) for batch in images)))
+            stage.threshold.copy_(scores[wanted - 1])
+            stage.watched = None
+        model.set_ragged(False)
 
 
 @register("tokens", "dynamicvit")

@@ -101,7 +101,7 @@ class Ltmp(Reducer):
 
     trained: ClassVar[bool] = True
     transferable: ClassVar[bool] = False
-    training: SelectorRecipe = field(default_factory=lambda: SelectorRecipe(learning_rate=5e-3))
+    training: SelectorRecipe = field(default_factory=SelectorRecipe)
     temperature: float = 0.1
     budget_weight: float = 10.0
 

@@ -16,7 +16,9 @@ PACKAGES = ("none", "sum", "weighted_mean", "mean")
 class LearnedStage(Stage):
     """Scores each patch token twice, for staying and for going, and keeps `count` of them.
 
-    At inference the `count` best stay, or, where images may differ, those that score higher for staying. In training
+    At inference the `count` best stay, or, where images may differ, those whose score for staying exceeds that for
+    going by the stage's threshold; calibration sets it so that `count` stay in the mean (our addition: probabilities
+    around one half meet the ratio loss in the mean of draws, but not once nothing is drawn any more). In training
     the decision is drawn by hard Gumbel-softmax, with gradients straight through. A token that is gone stays gone.
 
     Args:
@@ -31,6 +33,9 @@ class LearnedStage(Stage):
         self.width, self.count, self.package = width, count, package
         self.generator: torch.Generator | None = None  # of the Gumbel noise in training; None means no noise
         self.channels: Tensor | None = None
+        self.watched: list[Tensor] | None = None  # scores of living tokens in passes that are watched
+        self.threshold: Tensor
+        self.register_buffer("threshold", torch.zeros(()))
 
     @abstractmethod
     def logits(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -78,9 +83,13 @@ class LearnedStage(Stage):
             hard = (soft >= 0.5).to(soft.dtype)
             return straight_through(hard, soft).to(allowed.dtype) * allowed
         difference = logits[..., 0] - logits[..., 1]
+        if self.watched is not None:
+            self.watched.append(difference[allowed > 0].detach())
         if not (self.ragged or self.training):
             return top(difference, allowed, self.count)
-        hard = (difference >= 0).to(allowed.dtype).maximum(top(difference, allowed, 1))  # one stays in any case
+        hard = (
+            (difference >= self.threshold).to(allowed.dtype).maximum(top(difference, allowed, 1))
+        )  # one stays in any case
         soft = difference.sigmoid().to(allowed.dtype)
         return (straight_through(hard, soft) if self.training else hard) * allowed
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedprune.core.errors import BudgetError
+from fedprune.core.random import stream
 from fedprune.data.images import IntArray
 from fedprune.devices.latency import LatencyModel
 from fedprune.pruning.method import Method, PruningTask
@@ -24,7 +25,7 @@ from fedprune.tokens.latency import reduced_seconds
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import Reducer
 from fedprune.tokens.wire import reduced_edge
-from fedprune.vit.base import predict
+from fedprune.vit.base import Preprocess, predict
 from fedprune.vit.counts import count_macs
 from fedprune.vit.surgery import EdgeModel
 
@@ -40,7 +41,7 @@ class Splitting:
 
     Attributes:
         ratios: Keep ratios to try; 1 is weights alone.
-        judges: Images of the proxy set that judge a candidate.
+        judges: Images of the proxy set that judge candidates, a quarter of it at most; no candidate is fitted to them.
     """
 
     ratios: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -124,27 +125,44 @@ def split_budget(
         BudgetError: no candidate meets the budget.
     """
     options = splitting or Splitting()
-    search = _Search(task, method, recovery, parameters, latency)
-    judges = np.unique(task.proxy)[: options.judges]
-    reference = _log_probabilities(
-        predict(task.base.model, task.base.preprocess, task.images, judges, precision=precision)
-    )
-    found: list[tuple[Candidate, EdgeModel]] = []
+    ratios = _ratios(task, reducer, options)
+    learners, judges = hold_out(task, options.judges) if len(ratios) > 1 else (task.proxy, np.unique(task.proxy))
+    trial = _Search(replace(task, proxy=learners), method, recovery, parameters, latency)
+    judge = _Judge(task, judges, precision)
+    found: list[Candidate] = []
     refusal: BudgetError | None = None
-    for keep in _ratios(task, reducer, options):
+    for keep in ratios:
         try:
-            edge = search.fit(reducer.at(keep) if keep != reducer.keep else reducer)
+            edge = trial.fit(_at(reducer, keep))
         except BudgetError as error:
             refusal = error
             continue
-        divergence = _divergence(edge, task, judges, reference, precision)
-        found.append((_describe(edge, keep, divergence), edge))
+        found.append(_describe(edge, keep, judge.divergence(edge)))
     if not found:
         assert refusal is not None
         raise refusal
-    chosen, edge = min(found, key=lambda pair: pair[0].divergence)
-    split = Split(edge, chosen, tuple(candidate for candidate, _ in found))
+    best = min(found, key=lambda candidate: candidate.divergence)
+    edge = _Search(task, method, recovery, parameters, latency).fit(_at(reducer, best.keep))
+    chosen = _describe(edge, best.keep, best.divergence)
+    split = Split(edge, chosen, tuple(found))
     return replace(split, edge=replace(edge, notes={**edge.notes, **split.notes()}))
+
+
+def hold_out(task: PruningTask, judges: int) -> tuple[IntArray, IntArray]:
+    """Split a proxy set into images to prune and recover on and at most a quarter, `judges`, to judge by.
+
+    Judged on the images that it was fitted to, the axis that is fitted, the weights, would always win.
+    """
+    images = np.unique(task.proxy)
+    if len(images) < 2:
+        return task.proxy, images
+    count = max(1, min(judges, len(images) // 4))
+    held = np.sort(stream(task.seed, "judges").permutation(images)[:count])
+    return task.proxy[~np.isin(task.proxy, held)], held
+
+
+def _at(reducer: Reducer, keep: float) -> Reducer:
+    return reducer if keep == reducer.keep else reducer.at(keep)
 
 
 def _ratios(task: PruningTask, reducer: Reducer, options: Splitting) -> Sequence[float]:
@@ -223,13 +241,21 @@ def _describe(edge: EdgeModel, keep: float, divergence: float) -> Candidate:
     return Candidate(keep, params, count_macs(edge.shape), macs, divergence)
 
 
-def _divergence(
-    edge: EdgeModel, task: PruningTask, judges: IntArray, reference: NDArray[np.float64], precision: str
-) -> float:
-    logits = predict(edge.model, edge.preprocess, task.images, judges, precision=precision)
-    rows = np.array(edge.classes)
-    base = _log_probabilities(reference[:, rows])
-    return float((np.exp(base) * (base - _log_probabilities(logits))).sum(1).mean())
+class _Judge:
+    """Compares candidates with the base on some public images."""
+
+    def __init__(self, task: PruningTask, judges: IntArray, precision: str) -> None:
+        self.images, self.judges, self.precision = task.images, judges, precision
+        self.base = self._predict(task.base.model, task.base.preprocess)
+
+    def divergence(self, edge: EdgeModel) -> float:
+        """Return the mean KL divergence from the base's to the candidate's outputs, among the candidate's classes."""
+        base = _log_probabilities(self.base[:, np.array(edge.classes)])
+        other = _log_probabilities(self._predict(edge.model, edge.preprocess))
+        return float((np.exp(base) * (base - other)).sum(1).mean())
+
+    def _predict(self, model: nn.Module, preprocess: Preprocess) -> NDArray[np.float32]:
+        return predict(model, preprocess, self.images, self.judges, precision=self.precision)
 
 
 def _log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from fedprune.tokens.training import Public, trained_parameters
 from fedprune.vit.base import Base, predict
 from fedprune.vit.counts import count_macs
 
+AXES_COLUMNS = ("keep", "mac_share", "params", "images", "correct", "accuracy", "cpu_seconds")
 Parameters = Mapping[str, Tensor] | None
 TRAINED = ("spvit", "dynamicvit", "ltmp", "heatvit")
 FREE = ("evit", "tome", "ats", "evo_vit", "ppt", "sait")
@@ -81,8 +82,7 @@ def _selector_reducers(recipe: SelectorRecipe, keeps: tuple[float, ...]) -> Iter
         for keep in keeps:
             yield name, lookup("tokens", name)(keep=keep), keep
     for name in TRAINED:
-        own = replace(recipe, learning_rate=5e-3) if name == "ltmp" else recipe
-        reducer = lookup("tokens", name)(keep=0.7, training=own)
+        reducer = lookup("tokens", name)(keep=0.7, training=recipe)
         for keep in keeps if reducer.transferable else (0.7,):
             yield name, reducer, keep
         yield f"{name} ragged", reducer, 0.7
@@ -138,7 +138,10 @@ def axes_points(world: World, reducer: Reducer, plan: AxesPlan, table: Table) ->
                     def compute(
                         task: PruningTask = ready, test: IntArray = test, ratios: tuple[float, ...] = ratios
                     ) -> Row:
-                        return _axes_point(world, task, test, reducer, parameters, ratios)
+                        try:
+                            return _axes_point(world, task, test, reducer, parameters, ratios)
+                        except BudgetError:  # this axis alone cannot get so small: an empty row says so
+                            return dict.fromkeys(AXES_COLUMNS)
 
                     yield table.add(key, compute)
 

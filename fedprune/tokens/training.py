@@ -27,6 +27,7 @@ from fedprune.tokens.selector import LearnedStage
 from fedprune.vit.base import Base, Preprocess, autocast
 
 CALIBRATION_IMAGES = 256
+FORMAT = 2  # of what is stored; another number trains anew
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def trained_parameters(
     if not reducer.trained or not model.stages:
         return None
     recipe: SelectorRecipe = reducer.training  # type: ignore[attr-defined]
-    key = (to_dict(reducer), base.fingerprint, public.identity, public.indices, seed)
+    key = (FORMAT, to_dict(reducer), base.fingerprint, public.identity, public.indices, seed)
     path = cache / "tokens" / f"{reducer.name}-{content_hash(*key, length=24)}.safetensors"  # type: ignore[attr-defined]
     try:
         return load_file(path)

@@ -19,7 +19,7 @@ from fedprune.recovery.least_squares import LeastSquares
 from fedprune.tokens.counts import count_reduced_macs
 from fedprune.tokens.latency import LatencyTable, block_to_stage, measure_table, ratios_within, reduced_seconds
 from fedprune.tokens.reduced import reduce
-from fedprune.tokens.split import Splitting, split_budget
+from fedprune.tokens.split import Splitting, hold_out, split_budget
 from fedprune.tokens.wire import pack, unpack
 from fedprune.vit.counts import count_macs, count_params
 from tests.tokens.vits import images, random_base
@@ -142,3 +142,12 @@ def test_block_to_stage_finds_what_the_drop_allows():
 
     assert block_to_stage(12, drop) == {3: 0.7, 6: 0.4, 9: 0.1}
     assert block_to_stage(12, lambda ratios: 1.0) == {}
+
+
+def test_judges_are_no_learners(task):
+    proxy = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 8])
+    learners, judges = hold_out(replace(task, proxy=proxy), 64)
+    assert len(judges) == 2  # a quarter of nine images
+    assert not np.isin(learners, judges).any()
+    assert sorted([*learners, *proxy[np.isin(proxy, judges)]]) == sorted(proxy)
+    assert hold_out(replace(task, proxy=np.array([3, 3])), 64)[1].tolist() == [3]

@@ -45,7 +45,10 @@ def test_a_damaged_text_is_refused():
         unpack(edge.shape, lost, text)
 
 
-@pytest.mark.parametrize("name", NAMES)
+EXPORTS = [name if name in ("spvit", "tome") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", EXPORTS)
 def test_fixed_counts_export_to_onnx(name, tmp_path):
     pytest.importorskip("onnxruntime")
     base = random_base(num_heads=2)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-STUDIES = ("speed", "accuracy", "selectors", "axes")
+STUDIES = ("speed", "accuracy", "selectors", "axes", "table")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study",
         choices=STUDIES,
         default="speed",
-        help="speed (random weights); accuracy (ImageNet sample, training-free); selectors and axes (CIFAR-100)",
+        help="speed (random weights); accuracy (ImageNet sample, training-free); selectors and axes (CIFAR-100); "
+        "table (writes README.md from the rest)",
     )
     parser.add_argument("--out", type=Path, default=Path("results/tokens"), help="folder of the tables")
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="speed: DeiT sizes")
@@ -34,6 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     import_options(["fedprune.tokens"])
     if arguments.study == "speed":
         return speed(arguments)
+    if arguments.study == "table":
+        from fedprune.tokens.tables import write_tables
+
+        print(write_tables(arguments.out))
+        return 0
     rows = {"accuracy": accuracy, "selectors": selectors, "axes": axes}[arguments.study](arguments)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
