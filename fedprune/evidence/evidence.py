@@ -159,7 +159,7 @@ class Evidence:
     def _bank(self, family: str) -> Bank:
         if family not in self._banks:
             how = self.how if family in _LOSS_FAMILIES else replace(self.how, loss="labels", classes=None)
-            key: tuple[Any, ...] = (1, self.base.fingerprint, self._images_id, family, how)
+            key: tuple[Any, ...] = (2, self.base.fingerprint, self._images_id, family, how)
             folder = self._cache / "evidence" / f"{family}-{content_hash(*key)}"
             self._banks[family] = Bank(folder, family_width(family, self.base.shape))
         return self._banks[family]

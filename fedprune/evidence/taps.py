@@ -10,7 +10,7 @@ Weights are frozen, so no weight gradient is ever formed. Images must not be cou
 The same taps read a base (timm's own attention) and an edge model (ours): both have `attn.qkv`, `attn.proj`, `mlp.fc2`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from fedprune.vit.shape import BlockShape, Shape
 
 Sink = Callable[[Tensor, Tensor], None]
+Moments = dict[str, Tensor]  # kind of moment over tokens -> (images, units)
+
+MOMENTS = ("size", "mean", "square")
 
 
 class _Tap(torch.autograd.Function):
@@ -45,7 +48,7 @@ class _Block:
 
     gates: dict[str, Tensor] = field(default_factory=dict)
     shifts: dict[str, Tensor] = field(default_factory=dict)
-    sizes: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    moments: dict[str, Moments] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,15 +57,14 @@ class Reading:
 
     Attributes:
         gradients: Whether gate gradients are read (in the backward pass).
-        activations: Whether activation statistics are read (in the forward pass).
+        moments: Which moments of the activations are read (in the forward pass), out of `MOMENTS`.
     """
 
     shape: Shape
     gradients: bool = True
-    activations: bool = False
+    moments: frozenset[str] = frozenset()
     start: Tensor | None = None
-    embed_writes: list[Tensor] = field(default_factory=list)
-    embed_sizes: tuple[Tensor, Tensor, Tensor] | None = None
+    embed_moments: Moments = field(default_factory=dict)
     blocks: list[_Block] = field(default_factory=list)
 
     def gate_rows(self, loss: Tensor) -> Tensor:
@@ -104,58 +106,50 @@ class Reading:
             ]
         return torch.cat(parts, 1)
 
-    def activation_rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean size, the mean and the mean square over tokens as three (images, row_length).
+    def activation_rows(self, moment: str) -> Tensor:
+        """Return the mean size, the mean or the mean square over tokens as (images, row_length).
 
         A value dimension is read after the attention weights have mixed it (input of the output projection), a
         query-key dimension as its part `q[i] k[j]` of the logits over all pairs of tokens, an embedding dimension
         at the end of the residual stream. Of a head or a branch: the root mean square over its dimensions, their
         mean, their mean square.
         """
-        assert self.embed_sizes is not None
-        columns: list[list[Tensor]] = [[part] for part in self.embed_sizes]
-        like = self.embed_sizes[0][:, 0]
+        embed = self.embed_moments[moment]
+        parts = [embed]
         for block, shape in zip(self.blocks, self.shape.blocks, strict=True):
-            empty = {
-                name: (like.new_zeros(len(like), width),) * 3
-                for name, width in (
-                    ("v", shape.heads * shape.v),
-                    ("qk", shape.heads * shape.qk),
-                    ("neurons", shape.neurons),
-                    ("attention", 1),
-                    ("mlp", 1),
-                )
-            }
-            sizes = empty | block.sizes
-            v = sizes["v"]
-            square = v[2].reshape(-1, shape.heads, shape.v).mean(2)
-            heads = (square.sqrt(), v[1].reshape(-1, shape.heads, shape.v).mean(2), square)
-            for kind in range(3):
-                columns[kind] += [
-                    _group(sizes["attention"])[kind], _group(sizes["mlp"])[kind], heads[kind],
-                    sizes["qk"][kind], v[kind], sizes["neurons"][kind],
-                ]  # fmt: skip
-        absolute, mean, square = (torch.cat(parts, 1) for parts in columns)
-        return absolute, mean, square
+            read = {name: moments[moment] for name, moments in block.moments.items()}
+            v = read.get("v", embed.new_zeros(len(embed), shape.heads * shape.v))
+            parts += [
+                _whole(block.moments.get("attention"), moment, embed),
+                _whole(block.moments.get("mlp"), moment, embed),
+                _grouped(block.moments.get("v"), moment, shape.heads, embed),
+                read.get("qk", embed.new_zeros(len(embed), shape.heads * shape.qk)),
+                v,
+                read.get("neurons", embed.new_zeros(len(embed), shape.neurons)),
+            ]
+        return torch.cat(parts, 1)
 
 
 @contextmanager
-def taps(model: nn.Module, shape: Shape, *, gradients: bool = True, activations: bool = False) -> Iterator[Reading]:
+def taps(
+    model: nn.Module, shape: Shape, *, gradients: bool = True, moments: Collection[str] = ()
+) -> Iterator[Reading]:
     """Put taps into `model` for the passes inside this context; afterwards the model is as it was.
 
     Args:
         model: A timm VisionTransformer, as it is or cut by us, frozen and in eval mode.
         shape: Its shape.
         gradients: Read gate gradients: call `gate_rows` with the batch's losses.
-        activations: Read activation statistics: call `activation_rows`.
+        moments: Read these moments of the activations: call `activation_rows`.
     """
-    reading = Reading(shape, gradients, activations, blocks=[_Block() for _ in shape.blocks])
+    wanted = frozenset(moments) | ({"square"} if "size" in moments else set())  # a head's size is its root mean square
+    reading = Reading(shape, gradients, wanted, blocks=[_Block() for _ in shape.blocks])
     handles = [model.get_submodule("norm_pre").register_forward_hook(_starter(reading))]
     blocks = list(model.get_submodule("blocks").children())
     try:
         for block, read, widths in zip(blocks, reading.blocks, shape.blocks, strict=True):
             handles += _tap_block(block, read, widths, reading)
-        if activations:
+        if wanted:
             handles.append(blocks[-1].register_forward_hook(_ender(reading)))
         yield reading
     finally:
@@ -170,9 +164,9 @@ def _tap_block(block: nn.Module, read: _Block, widths: BlockShape, reading: Read
         qk = widths.heads * widths.qk
 
         def read_qkv(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if reading.activations:
+            if reading.moments:
                 q, k = output[..., :qk].detach(), output[..., qk : 2 * qk].detach()
-                read.sizes["qk"] = _pair_sizes(q, k)
+                read.moments["qk"] = _pair_moments(q, k, reading.moments)
             return _tap(output, sink_qkv) if reading.gradients else output
 
         def sink_qkv(values: Tensor, gradient: Tensor) -> None:
@@ -207,7 +201,7 @@ def _starter(reading: Reading) -> Callable[..., Tensor | None]:
 
 def _ender(reading: Reading) -> Callable[..., None]:
     def end(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        reading.embed_sizes = _sizes(output.detach())
+        reading.embed_moments = _moments(output.detach(), reading.moments)
 
     return end
 
@@ -220,8 +214,8 @@ def _tap_input(layer: nn.Module, read: _Block, name: str, reading: Reading) -> l
         read.shifts[name] = _sum_tokens(gradient)
 
     def tap(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if reading.activations:
-            read.sizes[name] = _sizes(inputs[0].detach())
+        if reading.moments:
+            read.moments[name] = _moments(inputs[0].detach(), reading.moments)
         return (_tap(inputs[0], sink), *inputs[1:]) if reading.gradients else inputs
 
     return [layer.register_forward_pre_hook(tap)]
@@ -234,8 +228,8 @@ def _writer(read: _Block, name: str, reading: Reading) -> Callable[..., Tensor]:
         read.gates[name] = _sum_tokens(values * gradient)
 
     def write(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if reading.activations:
-            read.sizes[name] = _sizes(output.detach())
+        if reading.moments:
+            read.moments[name] = _moments(output.detach(), reading.moments)
         return _tap(output, sink) if reading.gradients else output
 
     return write
@@ -247,26 +241,41 @@ def _tap(values: Tensor, sink: Sink) -> Tensor:
 
 
 def _sum_tokens(values: Tensor) -> Tensor:
-    """Sum (images, tokens, units) over tokens, in float32 at least."""
-    return values.sum(1, dtype=torch.promote_types(values.dtype, torch.float32))
+    """Sum (images, tokens, units) over tokens; bfloat16 is added up in float32 and rounded once."""
+    return values.sum(1).to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _sizes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean size, mean and mean square over tokens, each (images, units)."""
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    return values.abs().mean(1), values.mean(1), values.square().mean(1)
+def _moments(values: Tensor, wanted: frozenset[str]) -> Moments:
+    """Return moments over tokens, each (images, units)."""
+    tokens = values.shape[1]
+    moments = {"mean": _sum_tokens(values) / tokens} if "mean" in wanted else {}
+    if wanted > {"mean"} or "mean" not in wanted:
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+    if "size" in wanted:
+        moments["size"] = values.abs().mean(1)
+    if "square" in wanted:
+        moments["square"] = values.square().mean(1)
+    return moments
 
 
-def _pair_sizes(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same of `q[i] k[j]` over all pairs of tokens: each statistic is a product."""
-    (size_q, mean_q, square_q), (size_k, mean_k, square_k) = _sizes(q), _sizes(k)
-    return size_q * size_k, mean_q * mean_k, square_q * square_k
+def _pair_moments(q: Tensor, k: Tensor, wanted: frozenset[str]) -> Moments:
+    """Return the same of `q[i] k[j]` over all pairs of tokens: each moment is a product."""
+    of_q, of_k = _moments(q, wanted), _moments(k, wanted)
+    return {name: of_q[name] * of_k[name] for name in of_q}
 
 
 def _total(gate: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like)[:, None] if gate is None else gate.sum(1, keepdim=True)
 
 
-def _group(sizes: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    square = sizes[2].mean(1, keepdim=True)
-    return square.sqrt(), sizes[1].mean(1, keepdim=True), square
+def _whole(moments: Moments | None, moment: str, like: Tensor) -> Tensor:
+    return _grouped(moments, moment, 1, like)
+
+
+def _grouped(moments: Moments | None, moment: str, groups: int, like: Tensor) -> Tensor:
+    """Return a moment of each group of units, (images, groups); their size is their root mean square."""
+    if moments is None:
+        return like.new_zeros(len(like), groups)
+    values = moments["square" if moment == "size" else moment]
+    means = values.reshape(len(values), groups, -1).mean(2)
+    return means.sqrt() if moment == "size" else means
