@@ -6,7 +6,6 @@ with one JSON line an attack.
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("run_name", metavar="RUN", help="a run's folder, title or the beginning of its id")
     parser.add_argument(
-        "--attack", action="append", metavar="NAME", help="repeatable; default: membership (`fedprune list attack`)"
+        "--attack", action="append", metavar="NAME", help="repeatable; default: membership (`fedprune list attacks`)"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="ATTACK.KEY=VALUE", help="a setting, e.g. lira.shadows=32"
@@ -27,46 +26,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the attacks and write what they found."""
-    import pandas as pd
     import torch
 
-    from fedprune.attacks.attack import summary
-    from fedprune.attacks.curve import draw_roc
-    from fedprune.cli.attack_cases import attack_cases
-    from fedprune.core.files import write_json, write_text
     from fedprune.core.registry import from_dict
+    from fedprune.experiment.attack import attack_cases, attack_run
     from fedprune.experiment.record import find_run, read_record
     from fedprune.protocol.options import import_options
 
     torch.set_num_threads(1)
     import_options()
     names = arguments.attack or ["membership"]
-    settings = [_setting(text, names) for text in arguments.set]
-    attacks = [
-        from_dict("attack", {"name": name, **{key: value for of, key, value in settings if of == name}})
-        for name in names
-    ]
+    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for text in arguments.set:
+        name, key, value = _setting(text, names)
+        settings[name][key] = value
+    for name in names:
+        from_dict("attack", {"name": name, **settings[name]})  # a wrong setting is told before any work
     record = read_record(find_run(arguments.run_name, arguments.runs))
     cases = attack_cases(record, arguments.seed)
-    mechanism = record.values["config"]["mechanism"]
-    for attack in attacks:
-        outcomes = attack.run(cases)
-        rows = pd.DataFrame([outcome.row() for outcome in outcomes])
+    for name in names:
+        rows, found = attack_run(record, cases, name, settings[name], arguments.seed)
         print(rows.round(3).to_string(index=False))
-        found = {
-            "attack": attack.name,
-            "run": record.values["run"],
-            "mechanism": mechanism["name"],
-            **summary(outcomes),
-        }
-        found["devices"] = len(outcomes)
-        folder = record.folder / "attacks"
-        write_text(folder / f"{attack.name}.csv", rows.to_csv(index=False))
-        write_json(folder / f"{attack.name}.json", _plain(found))
-        about_records = attack.name in ("membership", "lira", "nearest", "audit")
-        epsilon = mechanism.get("epsilon") if about_records else None  # says nothing about labels or devices
-        draw_roc(folder / f"{attack.name}.png", {attack.name: outcomes}, epsilon, mechanism.get("delta", 0.0))
-        print(json.dumps(_plain(found)))
+        print(json.dumps(found))
     return 0
 
 
@@ -86,12 +67,3 @@ def _setting(text: str, names: Sequence[str]) -> tuple[str, str, Any]:
         return name, key, json.loads(value)
     except ValueError:
         return name, key, value
-
-
-def _plain(values: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(values, dict):
-        return {key: _plain(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_plain(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -9,7 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedprune.cli.progress import console
+from fedprune.experiment.afterwards import is_afterwards, is_measured, measure
 from fedprune.experiment.campaign import launch, run_cells
+from fedprune.experiment.collect import Reading
+from fedprune.experiment.record import is_finished, read_record
 from fedprune.experiment.status import STATES, CellStatus, seconds_left, status_of
 from fedprune.experiment.sweep import Cell, Sweep
 from fedprune.experiment.worker import Outcome
@@ -43,6 +46,15 @@ def run_missing(sweep: Sweep, arguments: argparse.Namespace) -> int:
         else:
             _run_here(waiting, arguments.workers, runs / ".sweeps" / sweep.name)
     return sum(status.state != "done" for status in status_of(sweep.cells))
+
+
+def measure_missing(readings: Sequence[Reading]) -> None:
+    """Measure of finished runs what their records do not hold: attacks on their reports, the speed of their models."""
+    wanted = {(reading.cell.folder, reading.metric.name.rpartition(" ")[2]) for reading in readings}
+    for folder, name in sorted(wanted):
+        if is_afterwards(name) and is_finished(folder) and not is_measured(folder, name):
+            measure(read_record(folder), name)
+            console.print(f"measured: {name} of {folder.name}", highlight=False, soft_wrap=True)
 
 
 def _run_here(cells: Sequence[Cell], workers: int, logs: Path) -> None:

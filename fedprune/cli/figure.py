@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing if asked to, draw; 1 where a point is missing."""
-    from fedprune.cli.cells import run_missing, show_status
+    from fedprune.cli.cells import measure_missing, run_missing, show_status
     from fedprune.experiment.collect import collect, missing
     from fedprune.experiment.study import cells_of, read_study
     from fedprune.experiment.sweep import Sweep
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.run_missing:
         run_missing(sweep, arguments)
+        measure_missing(readings)
     tidy = collect(readings)
     lost = len(missing(tidy))
     if lost:

@@ -28,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = importlib.import_module(f"fedprune.cli.{name}")
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
-    parsed = parser.parse_args(arguments)
+    parsed, rest = parser.parse_known_args(arguments)
+    settings = [word for word in rest if not word.startswith("-")]
+    if len(settings) < len(rest) or not hasattr(parsed, "overrides"):
+        parser.parse_args(arguments)  # says what is wrong with the rest, if there is any
+    else:
+        parsed.overrides += settings  # argparse leaves settings aside that stand behind an option
     try:
         return int(parsed.run(parsed))
     except FedpruneError as error:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing if asked to, collect, render; 1 where a cell is missing."""
-    from fedprune.cli.cells import run_missing, show_status
+    from fedprune.cli.cells import measure_missing, run_missing, show_status
     from fedprune.experiment.collect import collect
     from fedprune.experiment.names import study_names
     from fedprune.experiment.study import cells_of, read_study
@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.run_missing:
         run_missing(sweep, arguments)
+        measure_missing(readings)
     tidy = collect(readings)
     table = build_table(study, arguments.scale, tidy)
     code = _show(table, arguments)

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedprune.core.errors import ModelError
@@ -68,8 +69,9 @@ class Bank:
         for name in dict.fromkeys(name for name, _ in places):
             mine = np.array([at for at, place in enumerate(places) if place[0] == name])
             stored = self._segments[name][np.array([places[at][1] for at in mine])]
-            # a product with a power of two is as exact as ldexp, and ten times as fast
-            rows[mine] = stored["row"] * np.ldexp(np.float32(1), stored["exponent"])[:, None]
+            # torch turns float16 into float32 ten times as fast as NumPy; the product with a power of two is exact
+            halves, powers = torch.from_numpy(stored["row"]), np.ldexp(np.float32(1), stored["exponent"])
+            rows[mine] = halves.float().mul_(torch.from_numpy(powers)[:, None]).numpy()
         return rows
 
     def _layout(self) -> np.dtype[np.void]:

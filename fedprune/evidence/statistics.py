@@ -69,7 +69,8 @@ def centre(gradients: Rows, shifts: Rows, means: Rows, shape: Shape) -> Rows:
         means: (row length) mean activation of each unit over the proxy set.
         shape: Shape of the model that was measured.
     """
-    rows = gradients - shifts * means.astype(gradients.dtype)
+    rows = shifts * -means.astype(shifts.dtype)
+    rows += gradients
     units: Any = unpack(rows, shape)
     for block in units.blocks:
         block.heads[:] = block.v.sum(-1)

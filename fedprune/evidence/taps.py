@@ -131,9 +131,7 @@ class Reading:
 
 
 @contextmanager
-def taps(
-    model: nn.Module, shape: Shape, *, gradients: bool = True, moments: Collection[str] = ()
-) -> Iterator[Reading]:
+def taps(model: nn.Module, shape: Shape, *, gradients: bool = True, moments: Collection[str] = ()) -> Iterator[Reading]:
     """Put taps into `model` for the passes inside this context; afterwards the model is as it was.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fedprune.core.errors import ConfigError
+from fedprune.experiment.afterwards import describe_afterwards, is_afterwards, read_afterwards
 from fedprune.experiment.record import Record
 from fedprune.experiment.summary import ROWS, accuracies
 
@@ -19,8 +20,9 @@ class Metric:
     """A number read of a run.
 
     Attributes:
-        name: As in a table's file: a name of `METRICS` or `device:<column>`, with `worst ` or `spread ` before it
-            for the worst 10 % of devices or the standard deviation over them in place of the mean.
+        name: As in a table's file: a name of `METRICS`, `device:<column>`, or what is measured of a finished run (see
+            `afterwards`), with `worst ` or `spread ` before it for the worst 10 % of devices or the standard deviation
+            over them in place of the mean.
         label: In words, with its unit.
         higher_is_better: None where neither is better.
         digits: After the decimal point.
@@ -100,9 +102,12 @@ def metric(name: str) -> Metric:
         return Metric(name, "time of the run (s)", False)
     if plain.startswith("device:"):
         return Metric(name, plain.removeprefix("device:").replace("_", " "), None, 3)
+    if is_afterwards(plain):
+        return Metric(name, *describe_afterwards(plain))
     if plain not in METRICS:
         raise ConfigError(
-            f"There is no metric {name!r}. There are: {', '.join(METRICS)}, run:seconds and device:<column>."
+            f"There is no metric {name!r}. There are: {', '.join(METRICS)}, run:seconds, device:<column>, "
+            "attack:<attack>:<number> and speed:<number>."
         )
     found = METRICS[plain][0]
     words = {"": found.label, "worst": f"worst 10 % of devices: {found.label}", "spread": f"spread of {found.label}"}
@@ -115,7 +120,7 @@ def device_values(wanted: Metric, record: Record, only: Mapping[str, str]) -> "p
     Raises:
         ConfigError: the run has no such column.
     """
-    devices = record.devices
+    devices = record.devices.assign(removed=_removed(record.devices))
     for column, pattern in only.items():
         if column not in devices:
             raise ConfigError(f"Runs have no column {column!r} to choose devices by.")
@@ -128,7 +133,15 @@ def device_values(wanted: Metric, record: Record, only: Mapping[str, str]) -> "p
         if column not in devices:
             raise ConfigError(f"The run {record.folder} has no column {column!r} in devices.parquet.")
         return _number(devices[column])
+    if is_afterwards(plain):
+        return pd.Series([read_afterwards(record.folder, plain)])
     return METRICS[plain][1](devices)
+
+
+def _removed(devices: pd.DataFrame) -> "pd.Series[float]":
+    """Return the share of the base that each device's budget takes away, of parameters where both are limited."""
+    kept = [_number(devices[f"budget_{name}"]) / devices[f"base_{name}"] for name in ("params", "macs")]
+    return (1 - kept[0].fillna(kept[1])).round(2)
 
 
 def _matches(value: str, pattern: str) -> bool:

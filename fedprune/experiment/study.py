@@ -5,6 +5,7 @@ run, and the published values beside it. From it follow the planned cells, befor
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class Line:
         without: Settings of the study, the scale or the column that do not hold in this row.
         metric: What is read there in place of the study's own metric.
         only: Which devices count there; see `collect.Reading`.
-        scales: The scales at which it exists; empty means all.
+        scales: The scales at which it exists; empty means all. Lines of different scales may share a label.
         x: Its place on a figure's axis.
         reference: Whether it is a mark to compare with, and not a competitor for the best value.
     """
@@ -51,6 +52,10 @@ class Line:
     scales: tuple[str, ...] = ()
     x: float | None = None
     reference: bool = False
+
+    def at(self, scale: str) -> bool:
+        """Say whether the line exists at a scale."""
+        return not self.scales or scale in self.scales
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,8 @@ class Study:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; use {' or '.join(KINDS)}")
-        for what, lines in (("row", self.rows), ("column", self.columns)):
-            labels = [line.label for line in lines]
+        for scale, (what, lines) in itertools.product(self.scales, (("row", self.rows), ("column", self.columns))):
+            labels = [line.label for line in lines if line.at(scale)]
             if repeated := [label for label in labels if labels.count(label) > 1]:
                 raise ValueError(f"the {what} {repeated[0]!r} stands twice")
         for row, values in (self.published.values if self.published else {}).items():
@@ -150,7 +155,7 @@ class Study:
 
     def lines(self, scale: str) -> tuple[list[Line], list[Line]]:
         """Return the rows and columns that exist at a scale."""
-        rows, columns = ([line for line in lines if not line.scales or scale in line.scales] for lines in self._both())
+        rows, columns = ([line for line in lines if line.at(scale)] for lines in self._both())
         return rows, columns
 
     def common(self, scale: str, smoke: bool = False) -> dict[str, Any]:
