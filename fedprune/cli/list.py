@@ -13,6 +13,7 @@ KINDS = {
     "methods": "method",
     "tokens": "tokens",
     "recovery": "recovery",
+    "personal": "personal",
     "attacks": "attack",
     "engines": "engine",
     "clocks": "clock",

@@ -18,6 +18,8 @@ from fedprune.protocol.server import ServerOptions
 from fedprune.protocol.setup import Features, Setup
 from fedprune.proxy.selector import Selector
 from fedprune.pruning.method import Method
+from fedprune.recovery.personal import Personal
+from fedprune.recovery.personal_none import NoPersonal
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.none import NoReduction
 from fedprune.tokens.reducer import Reducer
@@ -59,6 +61,7 @@ class RunConfig:
     method: Method
     recovery: Recovery
     engine: Engine
+    personal: Personal = field(default_factory=NoPersonal)
     tokens: Reducer = field(default_factory=NoReduction)
     splitting: Splitting = field(default_factory=Splitting)
     clock: Clock = field(default_factory=NoClock)
@@ -112,6 +115,8 @@ class RunConfig:
             del values["clock"]
         if isinstance(self.tokens, NoReduction):  # then there is nothing to split
             del values["tokens"], values["splitting"]
+        if isinstance(self.personal, NoPersonal):
+            del values["personal"]
         if self.privacy_limit is None:
             del values["privacy_limit"]
         return content_hash({"schema": SCHEMA_VERSION, **values}, length=12)

@@ -10,7 +10,7 @@ import pandas as pd
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.afterwards import describe_afterwards, is_afterwards, read_afterwards
 from fedprune.experiment.record import Record
-from fedprune.experiment.summary import ROWS, accuracies
+from fedprune.experiment.summary import PERSONAL, ROWS, accuracies
 
 WORST_SHARE = 0.1
 
@@ -60,13 +60,19 @@ _LABELS = {
     "subclassifier": "accuracy of the base + sub-classifier (%)",
     "edge": "accuracy (%)",
     "oracle": "accuracy with the oracle proxy set (%)",
+    "personal": "accuracy after training on own images (%)",
+    "reference": "accuracy of the base + sub-classifier + fine-tune (%)",
 }
 
 METRICS: dict[str, tuple[Metric, Callable[[pd.DataFrame], "pd.Series[float]"]]] = {
-    **{f"{name}_accuracy": (Metric(f"{name}_accuracy", _LABELS[name]), _rate(name)) for name in ROWS},
+    **{f"{name}_accuracy": (Metric(f"{name}_accuracy", _LABELS[name]), _rate(name)) for name in (*ROWS, *PERSONAL)},
     "gain": (
         Metric("gain", "accuracy less that of the base + sub-classifier (points)"),
         lambda devices: 100 * (accuracies(devices)["edge"] - accuracies(devices)["subclassifier"]),
+    ),
+    "personal_gain": (
+        Metric("personal_gain", "accuracy gained by training on own images (points)"),
+        lambda devices: 100 * (accuracies(devices)["personal"] - accuracies(devices)["edge"]),
     ),
     "params_kept": (Metric("params_kept", "parameters kept (%)", None), _share("params")),
     "macs_kept": (Metric("macs_kept", "MACs kept (%)", None), _share("macs")),

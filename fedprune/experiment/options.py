@@ -23,6 +23,7 @@ KINDS = {
     "method": "fedprune.pruning",
     "tokens": "fedprune.tokens",
     "recovery": "fedprune.recovery",
+    "personal": "fedprune.recovery",
     "attack": "fedprune.attacks",
     "engine": "fedprune.federation",
     "clock": "fedprune.devices",

@@ -5,13 +5,15 @@ import math
 import pandas as pd
 
 ROWS = ("base", "subclassifier", "edge", "oracle")
+PERSONAL = ("personal", "reference")  # only where devices train on their own images
 
 
 def accuracies(devices: pd.DataFrame) -> pd.DataFrame:
     """Return one accuracy a device and row of comparison; NaN where it was not measured."""
     tested = devices["test_images"].where(devices["test_images"] > 0)
-    counts = devices[[f"{name}_correct" for name in ROWS]].astype("Float64").astype(float)
-    return counts.div(tested, axis=0).set_axis(list(ROWS), axis=1)
+    rows = [*ROWS, *PERSONAL]
+    counts = devices.reindex(columns=[f"{name}_correct" for name in rows]).astype("Float64").astype(float)
+    return counts.div(tested, axis=0).set_axis(rows, axis=1)
 
 
 def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
@@ -23,7 +25,7 @@ def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
     measured = values["edge"].notna()
     summary: dict[str, float | int | None] = {"devices": len(devices), "measured": int(measured.sum())}
     weights = devices.loc[measured, "test_images"]
-    for name in ROWS:
+    for name in [*ROWS, *(name for name in PERSONAL if f"{name}_correct" in devices)]:
         column = values.loc[measured, name].dropna()
         images = weights[column.index]
         worst = column.nsmallest(max(1, math.ceil(0.1 * len(column))))

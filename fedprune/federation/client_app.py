@@ -10,10 +10,11 @@ from functools import lru_cache
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+from torch import nn
 
 from fedprune.federation import messages
 from fedprune.federation.logs import join_log
-from fedprune.protocol.device import evaluate, make_report
+from fedprune.protocol.device import evaluate, make_report, personalise
 from fedprune.protocol.options import import_options
 from fedprune.protocol.setup import Setup, World, open_world
 from fedprune.tokens.wire import unpack
@@ -61,13 +62,25 @@ def report(message: Message, context: Context) -> Message:
 @app.evaluate("edge_model")
 def edge_model(message: Message, context: Context) -> Message:
     """Answer with the counts of the edge model, and of the base, on this device's private test images."""
-    device = _device(context)
+    device, world = _device(context), _world(message)
+    evaluation = evaluate(world, device, *_edge_model(message))
+    role = str(message.content.config_records["config"]["role"])
+    return Message(messages.evaluation_reply(device, role, evaluation), reply_to=message)
+
+
+@app.train("edge_model")
+def trained_edge_model(message: Message, context: Context) -> Message:
+    """Train the edge model on this device's private images; answer with its counts before and after, no weights."""
+    device, world = _device(context), _world(message)
+    return Message(messages.personal_reply(device, personalise(world, device, *_edge_model(message))), reply_to=message)
+
+
+def _edge_model(message: Message) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return the edge model in a message, and the base class of each of its outputs."""
     config = message.content.config_records["config"]
     arrays = {name: array.numpy() for name, array in message.content.array_records["model"].items()}
     model = unpack(Shape.from_json(str(config["shape"])), arrays, str(config["tokens"]))
-    rows = tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
-    evaluation = evaluate(_world(message), device, model, rows)
-    return Message(messages.evaluation_reply(device, str(config["role"]), evaluation), reply_to=message)
+    return model, tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
 
 
 def _world(message: Message) -> World:

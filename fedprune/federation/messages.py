@@ -5,6 +5,7 @@
 | `query.join` | nothing | the device that the node serves; only asked where the engine does not know |
 | `query.report` | setup, public feature space | report (named arrays), ledger |
 | `evaluate.edge_model` | setup, shape, classifier rows, weights | counts over private test images |
+| `train.edge_model` | the same; the device trains it on its own images | counts before and after, seconds; no weights |
 
 Every `read_*` of a device's answer is total: it returns a checked value or raises `ReportRejected`, whatever the
 records hold.
@@ -26,12 +27,13 @@ from fedprune.core.errors import ReportRejected
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.space import space_arrays, space_from_arrays
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.protocol.device import Evaluation, Upload
+from fedprune.protocol.device import Evaluation, PersonalEvaluation, Upload
 from fedprune.vit.shape import Shape
 
 JOIN = "query.join"
 REPORT = "query.report"
 EDGE_MODEL = "evaluate.edge_model"
+TRAINED_EDGE_MODEL = "train.edge_model"
 
 MAX_REPORT_BYTES = 16 * 2**20
 MAX_FIELDS = 32
@@ -161,10 +163,39 @@ def read_evaluation(content: RecordDict, device: int, role: str, images: int) ->
     counts = {name: record[name] for name in Evaluation.__dataclass_fields__}
     if counts["images"] != images:
         raise ReportRejected(f"images: {describe(counts['images'])} were tested and not {images}.")
-    for name, count in counts.items():
-        if type(count) is not int or not 0 <= count <= images:
-            raise ReportRejected(f"{name}: {describe(count)} is not a number between 0 and {images}.")
-    return Evaluation(**counts)  # type: ignore[arg-type]
+    return Evaluation(**{name: _count(name, count, images) for name, count in counts.items()})
+
+
+def personal_reply(device: int, evaluation: PersonalEvaluation) -> RecordDict:
+    """Pack the counts before and after training on a device's own images."""
+    values: dict[str, int | float] = {"personal": evaluation.personal, "seconds": evaluation.seconds}
+    if evaluation.reference is not None:
+        values["reference"] = evaluation.reference
+    content = evaluation_reply(device, "edge", evaluation.before)
+    content["personal"] = MetricRecord(values)  # type: ignore[arg-type]
+    return content
+
+
+@_total
+def read_personal(content: RecordDict, device: int, images: int, reference: bool) -> PersonalEvaluation:
+    """Read what `device` tells after it has trained its edge model.
+
+    Args:
+        content: The answer.
+        device: Which device was asked.
+        images: How many private test images the device has.
+        reference: Whether it was asked to train the base too.
+
+    Raises:
+        ReportRejected: the answer is for another device, or a number is not in its range.
+    """
+    before = read_evaluation(content, device, "edge", images)
+    record = content.metric_records["personal"]
+    seconds = record["seconds"]
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        raise ReportRejected(f"seconds: {describe(seconds)} is no time.")
+    trained = _count("reference", record["reference"], images) if reference else None
+    return PersonalEvaluation(before, _count("personal", record["personal"], images), trained, seconds)
 
 
 def reason_of(error: Error) -> str:
@@ -184,6 +215,12 @@ def _check_claim(content: RecordDict, device: int) -> None:
     claim = read_claim(content)
     if claim != device:
         raise ReportRejected(f"device: the answer is for {claim} but {device} was asked.")
+
+
+def _count(name: str, count: object, images: int) -> int:
+    if type(count) is not int or not 0 <= count <= images:
+        raise ReportRejected(f"{name}: {describe(count)} is not a number between 0 and {images}.")
+    return count
 
 
 def _read_ledger(text: Any) -> tuple[LedgerEntry, ...]:

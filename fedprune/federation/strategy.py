@@ -21,6 +21,7 @@ from fedprune.data.images import IntArray
 from fedprune.devices.clock import Timeline
 from fedprune.federation import messages
 from fedprune.federation.roster import Roster
+from fedprune.protocol.device import Evaluation
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
@@ -246,16 +247,23 @@ class EdgeModels(Strategy):
             self.observer.edge_model(device, edge)
             self._pass_time(row)
         content = messages.edge_model_message(self._setup, edge.shape, edge.classes, arrays, tokens, role)
-        return Message(content, dst_node_id=self.roster.nodes[device], message_type=messages.EDGE_MODEL, group_id=role)
+        kind = messages.TRAINED_EDGE_MODEL if self._trains(role) else messages.EDGE_MODEL
+        return Message(content, dst_node_id=self.roster.nodes[device], message_type=kind, group_id=role)
+
+    def _trains(self, role: str) -> bool:
+        """Say whether a device trains the model that it gets for `role` on its own images."""
+        return role == "edge" and self.server.world.setup.personal.passes() > 0
 
     def _pass_time(self, row: DeviceRow) -> None:
-        """Let a device fetch and evaluate its model in virtual time.
+        """Let a device fetch, train and evaluate its model in virtual time; a backward pass counts as two forward.
 
         Raises:
             FedpruneError: it would not be done in time.
         """
         if self.timeline is not None and row.macs is not None:
+            passes = self.server.world.setup.personal.passes()
             macs = row.test_images * (row.base_macs + row.macs)
+            macs += (3 * passes * row.train_images + (passes > 0) * row.test_images) * row.macs
             if reason := self.timeline.model(row.device, macs, row.download_bytes, EVALUATION_BYTES):
                 raise FedpruneError(reason)
 
@@ -264,7 +272,7 @@ class EdgeModels(Strategy):
         try:
             if reply.has_error():
                 raise FedpruneError(messages.reason_of(reply.error))
-            counts = messages.read_evaluation(reply.content, device, role, row.test_images)
+            counts = self._read_counts(row, role, reply)
         except ReportRejected as rejection:
             self._fail(device, "rejected", str(rejection))
         except FedpruneError as error:
@@ -280,3 +288,16 @@ class EdgeModels(Strategy):
         if not self._unanswered[device] or device in self._done:
             self._unanswered[device].clear()
             self.observer.advance("evaluating", row.status)
+
+    def _read_counts(self, row: DeviceRow, role: str, reply: Message) -> Evaluation:
+        """Read a device's counts; those of its own training go into its row."""
+        if not self._trains(role):
+            return messages.read_evaluation(reply.content, row.device, role, row.test_images)
+        personal = self.server.world.setup.personal
+        told = messages.read_personal(reply.content, row.device, row.test_images, personal.trains_base)
+        row.extra["personal_correct"] = told.personal
+        if told.reference is not None:
+            row.extra["reference_correct"] = told.reference
+        row.extra["personal_images"] = personal.passes() * row.train_images
+        row.extra["personal_seconds"] = told.seconds
+        return told.before

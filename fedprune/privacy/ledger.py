@@ -48,19 +48,22 @@ class LedgerEntry:
         return math.sqrt(self.rounds) * self.sensitivity / self.noise
 
 
-def unprotected_entries(images_are_true: bool, classes_are_told: bool) -> tuple[LedgerEntry, ...]:
+def unprotected_entries(images_are_true: bool, classes_are_told: bool, trains: bool = False) -> tuple[LedgerEntry, ...]:
     """Return what every device gives away beside its mixture, so that the ledger shows it.
 
     Args:
         images_are_true: Whether the reported number of images is the true one, not a private estimate.
         classes_are_told: Whether the report names the device's classes.
+        trains: Whether the device trains its edge model on its private images.
     """
     told = ["budget"] + ["images"] * images_are_true + ["classes"] * classes_are_told + ["evaluation"]
+    told += ["training"] * trains
     notes = {
         "budget": "says what the device can afford; no function of its images",
         "images": "the true number of private images",
         "classes": "the classes of the private images",
         "evaluation": "counts of right answers on private test images",
+        "training": "the same counts after training on the private images, and its seconds; no weights",
     }
     return tuple(LedgerEntry(name, note=notes[name]) for name in told)
 
@@ -80,7 +83,7 @@ class Ledger:
 
     epsilon: float | None = None
     delta: float = 1e-5
-    outside: tuple[str, ...] = ("budget", "images", "classes", "evaluation", "components")
+    outside: tuple[str, ...] = ("budget", "images", "classes", "evaluation", "training", "components")
     _entries: dict[int, list[tuple[str, LedgerEntry]]] = field(default_factory=dict)
 
     def book(self, device: int, phase: str, entries: Iterable[LedgerEntry]) -> None:

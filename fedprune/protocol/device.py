@@ -1,17 +1,21 @@
-"""What a device does: report its mixture, evaluate its edge model. Nothing else ever leaves it."""
+"""What a device does: report its mixture, evaluate and maybe train its edge model. Nothing else ever leaves it."""
 
+import copy
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
 from fedprune.privacy.ledger import Ledger, LedgerEntry, unprotected_entries
 from fedprune.protocol.setup import World
+from fedprune.recovery.personal import OwnImages
+from fedprune.tokens.reduced import ReducedModel
 from fedprune.vit.base import predict
 
 
@@ -45,6 +49,23 @@ class Evaluation:
     edge: int
 
 
+@dataclass(frozen=True)
+class PersonalEvaluation:
+    """What a device tells after it has trained its edge model on its own images; the weights stay with it.
+
+    Attributes:
+        before: The evaluation of what the server sent.
+        personal: Test images that the trained edge model gets right, the device's classes asked.
+        reference: The same for the base, trained the same way; None where that is not asked for.
+        seconds: Time that the edge model's training took.
+    """
+
+    before: Evaluation
+    personal: int
+    reference: int | None
+    seconds: float
+
+
 def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
     """Fit and guard the mixture of a device's private images, and pack it with the device's budget.
 
@@ -68,12 +89,13 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
         images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
-    entries = (*release.entries, *unprotected_entries(release.images_are_true, setup.share_classes))
+    trains = setup.personal.passes() > 0
+    entries = (*release.entries, *unprotected_entries(release.images_are_true, setup.share_classes, trains))
     Ledger(epsilon=setup.privacy_limit).book(device, "report", entries)
     return Upload(pack_report(report), entries)
 
 
-def evaluate(world: World, device: int, model: torch.nn.Module, rows: tuple[int, ...]) -> Evaluation:
+def evaluate(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> Evaluation:
     """Evaluate base and edge model on a device's private test images.
 
     Args:
@@ -85,7 +107,53 @@ def evaluate(world: World, device: int, model: torch.nn.Module, rows: tuple[int,
     shard, images = world.shard(device), world.dataset.test
     labels = images.labels[shard.test]
     base = world.base_logits(images, shard.test, "test")
-    edge = predict(
+    every_class = tuple(range(base.shape[1]))
+    return Evaluation(
+        images=len(labels),
+        base=count_correct(base, labels, every_class, every_class),
+        subclassifier=count_correct(base, labels, every_class, shard.classes),
+        edge=_correct(world, device, model, rows),
+    )
+
+
+def personalise(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> PersonalEvaluation:
+    """Train the edge model on a device's private training images, and evaluate it before and after.
+
+    Args:
+        world: The device's world; its setup says how to train.
+        device: Which device.
+        model: The edge model; the trained one is a copy.
+        rows: Base class of each of the edge model's outputs.
+    """
+    before = evaluate(world, device, model, rows)
+    began = time.perf_counter()
+    trained = _trained(world, device, model, rows)
+    seconds = time.perf_counter() - began
+    reference = None
+    if world.setup.personal.trains_base:
+        base, every_class = world.base.model, tuple(range(world.base.shape.classes))
+        reference = _correct(world, device, _trained(world, device, base, every_class), every_class)
+    return PersonalEvaluation(before, _correct(world, device, trained, rows), reference, seconds)
+
+
+def _trained(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> nn.Module:
+    """Return a copy of `model` trained on the device's own images; a token reducer inside it stays as it is."""
+    model, shard = copy.deepcopy(model), world.shard(device)
+    own = OwnImages(
+        images=world.dataset.train,
+        indices=shard.train,
+        preprocess=world.base.preprocess,
+        classes=shard.classes,
+        seed=stream_seed(world.setup.seed, "personal", device),
+    )
+    world.setup.personal.train(model, model.model if isinstance(model, ReducedModel) else model, rows, own)
+    return model
+
+
+def _correct(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> int:
+    """Count the private test images that `model` gets right when only the device's classes are asked."""
+    shard, images = world.shard(device), world.dataset.test
+    logits = predict(
         model,
         world.base.preprocess,
         images,
@@ -93,13 +161,7 @@ def evaluate(world: World, device: int, model: torch.nn.Module, rows: tuple[int,
         precision=world.setup.precision,
         device=world.setup.compute,
     )
-    every_class = tuple(range(base.shape[1]))
-    return Evaluation(
-        images=len(labels),
-        base=count_correct(base, labels, every_class, every_class),
-        subclassifier=count_correct(base, labels, every_class, shard.classes),
-        edge=count_correct(edge, labels, rows, shard.classes),
-    )
+    return count_correct(logits, images.labels[shard.test], rows, shard.classes)
 
 
 def count_correct(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from fedprune.devices.budgets import Budgets
 from fedprune.mixture.features import extract
 from fedprune.mixture.fit import MixtureFit
 from fedprune.privacy.mechanism import Mechanism
+from fedprune.recovery.personal import Personal
+from fedprune.recovery.personal_none import NoPersonal
 from fedprune.vit.base import Base, BaseSource, predict
 
-OPTION_KINDS = ("data", "partition", "base", "mixture", "mechanism", "budgets")
+OPTION_KINDS = ("data", "partition", "base", "mixture", "mechanism", "budgets", "personal")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Setup:
         precision: `"fp32"`, `"bf16"` (autocast) or `"auto"` for every forward pass through a frozen model.
         compute: Where models run: `"cpu"` or `"cuda"`.
         cache: Folder for what is computed once.
+        personal: What a device does with its edge model on its own images.
     """
 
     data: DataSource
@@ -65,10 +68,11 @@ class Setup:
     precision: str
     compute: str
     cache: str
+    personal: Personal = field(default_factory=NoPersonal)
 
     def to_json(self) -> str:
         """Return the setup as JSON, options by name."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
         options = {kind: to_dict(plain[kind]) for kind in OPTION_KINDS}
         return json.dumps({**plain, **options, "features": to_dict(self.features)}, sort_keys=True)
 
@@ -164,5 +168,5 @@ def open_world(setup: Setup) -> World:
 
 def describe_budget(budget: Budget) -> Mapping[str, float | int]:
     """Return the limits that are set, by name."""
-    limits = {field.name: getattr(budget, field.name) for field in fields(budget)}
+    limits = {each.name: getattr(budget, each.name) for each in fields(budget)}
     return {name: limit for name, limit in limits.items() if limit is not None}

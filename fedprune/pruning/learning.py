@@ -7,22 +7,45 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedprune.core.random import stream
-from fedprune.data.images import IntArray
+from fedprune.data.images import ImageSet, IntArray
 from fedprune.pruning.method import PruningTask
+from fedprune.vit.base import Preprocess
 
 
 def proxy_batches(
     task: PruningTask, epochs: int, batch_size: int, purpose: str
 ) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
     """Yield pixels (images, 3, side, side), labels (images,) and places in the proxy set, `epochs` times over it."""
-    dtype = task.base.model.get_parameter("pos_embed").dtype
+    return shuffled_batches(
+        task.images,
+        task.proxy,
+        task.base.preprocess,
+        seed=task.seed,
+        purpose=purpose,
+        epochs=epochs,
+        batch_size=batch_size,
+        dtype=task.base.model.get_parameter("pos_embed").dtype,
+    )
+
+
+def shuffled_batches(
+    images: ImageSet,
+    indices: IntArray,
+    preprocess: Preprocess,
+    *,
+    seed: int,
+    purpose: str,
+    epochs: int,
+    batch_size: int,
+    dtype: torch.dtype,
+) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
+    """Yield pixels, labels and places of all images, in an order of its own for each of `epochs`."""
     for epoch in range(epochs):
-        order = stream(task.seed, purpose, epoch).permutation(len(task.proxy))
+        order = stream(seed, purpose, epoch).permutation(len(indices))
         for at in range(0, len(order), batch_size):
             places = order[at : at + batch_size]
-            chosen = task.proxy[places]
-            pixels = task.base.preprocess(task.images.read(chosen)).to(dtype)
-            yield pixels, torch.from_numpy(task.images.labels[chosen]), places
+            chosen = indices[places]
+            yield preprocess(images.read(chosen)).to(dtype), torch.from_numpy(images.labels[chosen]), places
 
 
 def label_loss(logits: Tensor, labels: Tensor, rows: tuple[int, ...]) -> Tensor:
@@ -35,7 +58,7 @@ def label_loss(logits: Tensor, labels: Tensor, rows: tuple[int, ...]) -> Tensor:
         labels: (images,) base classes.
         rows: Base class of each column.
     """
-    match = labels[:, None] == torch.tensor(rows)
+    match = labels[:, None] == torch.tensor(rows, device=labels.device)
     known = match.any(1)
     losses = functional.cross_entropy(logits.float(), match.long().argmax(1), reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)

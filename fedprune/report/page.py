@@ -41,6 +41,8 @@ LABELS = {
     "subclassifier": "base + sub-classifier",
     "edge": "edge model",
     "oracle": "oracle proxy set",
+    "personal": "edge model, trained on own images",
+    "reference": "base + sub-classifier, trained on own images",
 }
 
 
@@ -124,6 +126,7 @@ def _averages(record: Record) -> list[dict[str, Any]]:
     return [
         {"label": label, "mean": summary[f"{name}_mean"], "worst": summary[f"{name}_worst"]}
         for name, label in LABELS.items()
+        if f"{name}_mean" in summary
     ]
 
 

@@ -14,6 +14,7 @@ LABELS = {
     "edge": "edge model",
     "oracle": "oracle proxy set",
 }
+PERSONAL = {"personal": "edge trained", "reference": "base trained"}  # on the device's own images
 
 
 def render_run(record: Record, console: Console, in_full: bool) -> None:
@@ -28,10 +29,16 @@ def render_run(record: Record, console: Console, in_full: bool) -> None:
     console.print(f"written to {record.folder}/: {', '.join(written)}", highlight=False, soft_wrap=True)
 
 
+def labels_of(devices: pd.DataFrame) -> dict[str, str]:
+    """Return the accuracies that a run has, each with its label."""
+    return LABELS | {name: label for name, label in PERSONAL.items() if f"{name}_correct" in devices}
+
+
 def device_table(devices: pd.DataFrame) -> Table:
     """Lay out one row a device: what it has, what it asked for, what it got."""
     table = Table(title="devices", title_justify="left")
-    for header in ("device", "task", "classes", "images", "budget", "params kept", "MACs kept", *LABELS.values()):
+    labels = labels_of(devices)
+    for header in ("device", "task", "classes", "images", "budget", "params kept", "MACs kept", *labels.values()):
         table.add_column(header, justify="left" if header == "task" else "right")
     rates = accuracies(devices)
     for (_, row), (_, rate) in zip(devices.iterrows(), rates.iterrows(), strict=True):
@@ -43,20 +50,20 @@ def device_table(devices: pd.DataFrame) -> Table:
             _budget(row),
             _share(row["params"], row["base_params"]),
             _share(row["macs"], row["base_macs"]),
-            *(percent(rate[name]) if row["status"] == "ok" else str(row["status"]) for name in LABELS),
+            *(percent(rate[name]) if row["status"] == "ok" else str(row["status"]) for name in labels),
         )
     return table
 
 
 def averages(record: Record) -> Table:
     """Lay out the averages over devices: the mean, and the mean of the worst 10 %."""
-    summary = record.values["summary"]
+    summary, labels = record.values["summary"], labels_of(record.devices)
     table = Table(title=f"averages over {summary['measured']} of {summary['devices']} devices", title_justify="left")
     table.add_column("")
-    for label in LABELS.values():
+    for label in labels.values():
         table.add_column(label, justify="right")
     for kind, label in (("mean", "mean"), ("worst", "worst 10 %")):
-        table.add_row(label, *(percent(summary[f"{name}_{kind}"]) for name in LABELS))
+        table.add_row(label, *(percent(summary[f"{name}_{kind}"]) for name in labels))
     return table
 
 

@@ -17,7 +17,12 @@ from flwr.clientapp import ClientApp
 from fedprune.federation import client_app, messages
 
 SLEEP = 1000.0
-PHASES = {messages.JOIN: "join", messages.REPORT: "report", messages.EDGE_MODEL: "evaluate"}
+PHASES = {
+    messages.JOIN: "join",
+    messages.REPORT: "report",
+    messages.EDGE_MODEL: "evaluate",
+    messages.TRAINED_EDGE_MODEL: "train",
+}
 
 
 def misbehave(message, context, call_next):
@@ -43,6 +48,7 @@ app = ClientApp(mods=[client_app.answer_errors, misbehave])
 app.query("join")(client_app.join)
 app.query("report")(client_app.report)
 app.evaluate("edge_model")(client_app.edge_model)
+app.train("edge_model")(client_app.trained_edge_model)
 
 
 def _raise():
@@ -103,10 +109,10 @@ def _config(**values):
     return alter
 
 
-def _counts(**values):
+def _counts(record="metrics", **values):
     def alter(reply):
-        counts = dict(reply.content.metric_records["metrics"])
-        reply.content["metrics"] = MetricRecord({**counts, **values})
+        counts = {**reply.content.metric_records[record], **values}
+        reply.content[record] = MetricRecord({name: count for name, count in counts.items() if count is not None})
         return reply
 
     return alter
@@ -161,6 +167,9 @@ AFTER = {
     "count above all": _counts(edge=10**9),
     "negative count": _counts(base=-1),
     "fractional count": _counts(edge=0.5),
+    "trained count above all": _counts("personal", personal=10**9),
+    "endless training": _counts("personal", seconds=float("inf")),
+    "no reference": _counts("personal", reference=None),
     "wrong role": _config(role="oracle"),
     "claims device 0": lambda reply: _config(device=0)(reply),
 }

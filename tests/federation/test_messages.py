@@ -26,7 +26,7 @@ SCALARS = st.one_of(
     st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=20), st.binary(max_size=20), st.booleans()
 )
 NAMES = st.one_of(
-    st.sampled_from(["report", "config", "metrics", "device", "ledger", "role", "edge", "base"]), st.text()
+    st.sampled_from(["report", "config", "metrics", "personal", "device", "ledger", "role", "edge", "base"]), st.text()
 )
 NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats())
 
@@ -53,6 +53,7 @@ def test_reading_any_records_gives_a_value_or_a_rejection(content):
         lambda: messages.read_claim(content),
         lambda: messages.read_upload(content, 0),
         lambda: messages.read_evaluation(content, 0, "edge", 10),
+        lambda: messages.read_personal(content, 0, 10, True),
     ):
         with suppress(ReportRejected):
             read()
