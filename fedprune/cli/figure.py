@@ -33,14 +33,14 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.experiment.collect import collect, missing
     from fedprune.experiment.study import cells_of, read_study
     from fedprune.experiment.sweep import Sweep
-    from fedprune.report.figure import draw
+    from fedprune.report.figure import draw, is_measured
     from fedprune.report.pictures import draw_picture
     from fedprune.report.results import folder_of, note_runs, stem_of, write_csv
     from fedprune.report.style import save
 
     study = read_study(arguments.name)
     folder, stem = folder_of(arguments.write, study, arguments.scale), stem_of(study)
-    if study.drawing.get("kind") != "lines":
+    if not is_measured(study):
         if arguments.dry_run:
             print(f"{study.name} is drawn from inside the models; it needs no finished runs.")
             return 0

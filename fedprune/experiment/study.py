@@ -158,6 +158,10 @@ class Study:
         rows, columns = ([line for line in lines if line.at(scale)] for lines in self._both())
         return rows, columns
 
+    def metric_at(self, row: Line, column: Line) -> str:
+        """Return the name of what a cell shows; a column of another metric shows that in every row."""
+        return column.metric or row.metric or self.metric
+
     def common(self, scale: str, smoke: bool = False) -> dict[str, Any]:
         """Return the settings that all runs of a scale share; `smoke` makes them tiny.
 
@@ -185,7 +189,7 @@ class Study:
         planned: list[Reading] = []
         for row in rows:
             for column in columns:
-                wanted = [row.metric or column.metric or self.metric, *([self.x_metric] if self.x_metric else [])]
+                wanted = [self.metric_at(row, column), *([self.x_metric] if self.x_metric else [])]
                 for seed in range(chosen.seeds) if seeds is None else seeds:
                     shared = {
                         key: value for key, value in {**common, **column.settings}.items() if key not in row.without

@@ -70,9 +70,9 @@ def notes(table: Table) -> list[str]:
     scale = table.study.scale(table.scale)
     labels = sorted({cell.metric.label for cell in table.cells.values()})
     seeds = sorted({cell.planned for cell in table.cells.values()})
+    counted = "1 seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
     lines = [
-        f"Shown: {'; '.join(labels)}. Mean over devices, then over {' or '.join(map(str, seeds))} seeds, "
-        "± half the 95 % t interval over seeds.",
+        f"Shown: {'; '.join(labels)}. Mean over devices, then over {counted}, ± half the 95 % t interval over seeds.",
         f"Scale: {table.scale}.{' ' + scale.note if scale.note else ''}",
     ]
     if any(cell.best for cell in table.cells.values()):

@@ -102,7 +102,7 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
     for row in rows:
         for column in columns:
             key = (row.label, column.label)
-            name = row.metric or column.metric or study.metric
+            name = study.metric_at(row, column)
             found = tidy[(tidy["row"] == key[0]) & (tidy["column"] == key[1]) & (tidy["metric"] == name)]
             seeded[key] = dict(zip(found["seed"].tolist(), found["value"].tolist(), strict=True))
             lost = int((found["devices"] - found["measured"]).sum())

@@ -7,6 +7,7 @@ import pytest
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.names import study_folder, study_names
 from fedprune.experiment.study import Study, cells_of, read_study
+from fedprune.report.figure import DRAWINGS
 from fedprune.report.pictures import PICTURES
 
 NAMES = sorted(study_names())
@@ -42,7 +43,7 @@ def test_a_study_can_be_read_by_a_person(name):
     assert study.title
     assert study.caption
     if study.kind == "figure":
-        assert study.drawing.get("kind") in ("lines", *PICTURES)
+        assert study.drawing.get("kind") in {*DRAWINGS, *PICTURES}
     for scale in study.scales.values():
         assert scale.seeds >= 1
 
@@ -97,4 +98,4 @@ def test_wrong_studies_end_in_a_sentence(tmp_path):
 
 def test_names_follow_from_folders():
     assert study_folder().is_dir()
-    assert {name.split("/")[0] for name in NAMES} >= {"nuwa", "tap", "privacy", "scale"}
+    assert {name.split("/")[0] for name in NAMES} >= {"nuwa", "tap", "spvit", "privacy", "scale"}

@@ -1,0 +1,84 @@
+"""What is measured of a run once it is finished: attacks on its reports, the speed of its edge models.
+
+A metric `attack:<attack>:<number>` or `speed:<number>` reads such a measurement; commands that run what is missing
+make it first. It stands in a file of its own in the run's folder and is no part of the run's digest.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from fedprune.core.errors import ConfigError
+from fedprune.experiment.options import describe
+from fedprune.experiment.record import Record
+
+SPEED = {
+    "milliseconds": ("time of an image (ms)", False, 2),
+    "base_milliseconds": ("time of an image, base (ms)", None, 2),
+    "gain": ("times faster than the base", True, 2),
+}
+ATTACK = {
+    "auc": "AUC",
+    "tpr_at_1pct_fpr": "TPR at 1 % FPR",
+    "tpr_at_0.1pct_fpr": "TPR at 0.1 % FPR",
+    "label_tv": "total variation between guessed and true label mix",
+}
+
+
+def is_afterwards(name: str) -> bool:
+    """Say whether a metric's name is that of such a measurement."""
+    return name.startswith(("attack:", "speed:"))
+
+
+def describe_afterwards(name: str) -> tuple[str, bool | None, int]:
+    """Return a metric's label, whether higher is better, and its digits.
+
+    Raises:
+        ConfigError: there is no such measurement.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "speed":
+        if rest not in SPEED:
+            raise ConfigError(f"There is no metric {name!r}. There are: speed:{', speed:'.join(SPEED)}.")
+        return SPEED[rest]
+    attack, _, number = rest.partition(":")
+    if attack not in describe("attack") or number not in ATTACK:
+        raise ConfigError(
+            f"There is no metric {name!r}. Write attack:<attack>:<number>, the attack one of "
+            f"{', '.join(describe('attack'))}, the number one of {', '.join(ATTACK)}."
+        )
+    return f"{attack.replace('_', ' ')} attack: {ATTACK[number]}", None if number == "label_tv" else False, 3
+
+
+def read_afterwards(folder: Path, name: str) -> float:
+    """Return a number of a run's folder; NaN where it has not been measured."""
+    try:
+        found = json.loads(_file(folder, name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return math.nan
+    if found.get("seed", 0) != 0 or found.get("settings"):  # a trial of the user's own, not what tables compare
+        return math.nan
+    value = found.get(name.rpartition(":")[2])
+    return math.nan if value is None else float(value)
+
+
+def is_measured(folder: Path, name: str) -> bool:
+    """Say whether the measurement that a metric reads is there."""
+    return not math.isnan(read_afterwards(folder, name))
+
+
+def measure(record: Record, name: str) -> None:
+    """Make the measurement that a metric reads."""
+    from fedprune.experiment.attack import attack_cases, attack_run
+    from fedprune.experiment.speed import measure_speed
+
+    if name.startswith("speed:"):
+        measure_speed(record)
+    else:
+        attack_run(record, attack_cases(record, 0), name.split(":")[1], {}, 0)
+
+
+def _file(folder: Path, name: str) -> Path:
+    if name.startswith("speed:"):
+        return folder / "speed.json"
+    return folder / "attacks" / f"{name.split(':')[1]}.json"
