@@ -4,6 +4,7 @@
 """
 
 import argparse
+import time
 from pathlib import Path
 
 from fedprune.cli.run_arguments import add_run_arguments
@@ -32,10 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.cli.cells import measure_missing, run_missing, show_status
     from fedprune.experiment.collect import collect, missing
     from fedprune.experiment.study import cells_of, read_study
-    from fedprune.experiment.sweep import Sweep
+    from fedprune.experiment.sweep import configure
     from fedprune.report.figure import draw, is_measured
     from fedprune.report.pictures import draw_picture
-    from fedprune.report.results import folder_of, note_runs, stem_of, write_csv
+    from fedprune.report.results import folder_of, note_picture, note_runs, stem_of, write_csv
+    from fedprune.report.scene import Scene
     from fedprune.report.style import save
 
     study = read_study(arguments.name)
@@ -44,9 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             print(f"{study.name} is drawn from inside the models; it needs no finished runs.")
             return 0
-        figure = draw_picture(study, arguments.scale, arguments.smoke, tuple(arguments.overrides))
-        paths = save(figure, folder / stem)
-        note_runs(folder, stem, Sweep(study.name, ()))
+        start = time.perf_counter()
+        scene = Scene(configure(study.common(arguments.scale, arguments.smoke), arguments.overrides))
+        paths = save(draw_picture(study, scene), folder / stem)
+        note_picture(folder, stem, scene.config, time.perf_counter() - start)
         print(f"written: {', '.join(map(str, paths))}")
         return 0
     readings = study.readings(arguments.scale, arguments.seeds, arguments.smoke, arguments.overrides)

@@ -63,13 +63,18 @@ def write_record(
         "devices": {str(status): int(count) for status, count in statuses.items()},
         "summary": summarise(frame),
         "seconds": round(seconds, 3),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(),
         "hardware": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "threads": torch.get_num_threads(),
         "config": config.to_dict(),
     }
     write_json(folder / "record.json", values)
     return read_record(folder)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result may depend on."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def read_record(folder: Path) -> Record:

@@ -21,7 +21,7 @@ from fedprune.experiment.sweep import Cell, Settings, Sweep, configure, without_
 KINDS = ("table", "figure")
 # The tiny version of any study: it shows that the study runs, its numbers mean nothing.
 SMOKE: Settings = {
-    "partition.devices": 2,
+    "partition.devices": 4,  # one for each of the usual four budgets
     "partition.max_train": 60,
     "partition.max_test": 40,
     "proxy_size": 24,

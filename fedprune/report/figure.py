@@ -79,6 +79,8 @@ def points(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
             if not row.reference:
                 axes.annotate(label, (x.mean, y.mean), (3, 3), textcoords="offset points", fontsize=6.5, color=colour)
     tidy_axes(axes, xlabel=_x_label(study), ylabel=metric(study.metric).label)
+    if study.drawing.get("log"):
+        axes.set_xscale("log")
     axes.legend(frameon=False, fontsize="small")
 
 

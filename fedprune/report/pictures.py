@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.study import Study
-from fedprune.experiment.sweep import configure
 from fedprune.report.scene import Scene
 from fedprune.report.style import COLOURS, new_figure, tidy_axes
 from fedprune.vit.look import class_tokens, neuron_activations, rollout
@@ -19,16 +18,15 @@ from fedprune.vit.units import unpack
 Options = Mapping[str, Any]
 
 
-def draw_picture(study: Study, scale: str, smoke: bool = False, extra: tuple[str, ...] = ()) -> Figure:
-    """Draw a study's picture at a scale.
+def draw_picture(study: Study, scene: Scene) -> Figure:
+    """Draw a study's picture of a scene.
 
     Raises:
         ConfigError: there is no such kind of picture.
     """
     kind = str(study.drawing.get("kind"))
     if kind not in PICTURES:
-        raise ConfigError(f"{study.name}: there is no drawing {kind!r}. There are: lines, {', '.join(PICTURES)}.")
-    scene = Scene(configure(study.common(scale, smoke), extra))
+        raise ConfigError(f"{study.name}: there is no drawing {kind!r}. There are: {', '.join(PICTURES)}.")
     torch.set_num_threads(scene.config.threads)
     return PICTURES[kind](scene, study.drawing)
 
@@ -175,18 +173,19 @@ def widths(scene: Scene, options: Options) -> Figure:
         values = scene.config.to_dict()
         other = Scene(type(scene.config).from_dict({**values, "method": {"name": method}}))
         base = other.world.base.shape
-        kept = np.zeros((len(base.blocks), len(kinds)))
+        kept, embed = np.zeros((len(base.blocks), len(kinds))), 0.0
         devices = range(len(other.world.partition.shards))
         for device in devices:
             edge = other.edge(device)
+            embed += edge.shape.embed / base.embed
             for block, shape in zip(edge.keep.blocks, edge.shape.blocks, strict=True):
                 full = base.blocks[block.block]
                 kept[block.block] += [getattr(shape, kind) / getattr(full, kind) for kind in kinds]
         for number, kind in enumerate(kinds):
             axes.plot(100 * kept[:, number] / len(devices), marker="o", ms=3, color=COLOURS[number], label=kind)
-        tidy_axes(axes, xlabel="block", title=method, ylim=(-4, 104))
+        tidy_axes(axes, xlabel="block", title=f"{method}, embedding {100 * embed / len(devices):.0f} %", ylim=(-4, 104))
     figure.axes[0].set_ylabel("kept (%)")
-    figure.axes[-1].legend(frameon=False, fontsize="small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from fedprune.core.files import write_atomic, write_json, write_text
-from fedprune.experiment.record import is_finished, read_record
-from fedprune.experiment.study import Study
+from fedprune.experiment.config import RunConfig
+from fedprune.experiment.names import study_names
+from fedprune.experiment.record import is_finished, read_record, versions
+from fedprune.experiment.study import Study, read_study
 from fedprune.experiment.sweep import Sweep
 from fedprune.report.render import latex, markdown
 from fedprune.report.table import Table, build_table, summary_rows
@@ -32,9 +34,7 @@ def write_table(results: Path, table: Table, tidy: pd.DataFrame, sweep: Sweep) -
     """Write tidy rows, the summary, markdown and LaTeX, and note the runs in the manifest; returns the paths."""
     folder, stem = folder_of(results, table.study, table.scale), stem_of(table.study)
     write_csv(folder / f"{stem}.csv", tidy)
-    write_csv(folder / f"{stem}.summary.csv", summary_rows(table))
-    write_text(folder / f"{stem}.md", markdown(table))
-    write_text(folder / f"{stem}.tex", latex(table))
+    render_again(table.study.name, table.scale, folder / f"{stem}.csv")
     note_runs(folder, stem, sweep)
     return [folder / f"{stem}.{ending}" for ending in ("csv", "summary.csv", "md", "tex")]
 
@@ -55,21 +55,48 @@ def table_from_csv(study: Study, scale: str, path: Path) -> Table:
     return build_table(study, scale, read_csv(path))
 
 
+def committed(results: Path, kind: str) -> list[tuple[str, str, Path]]:
+    """Return (study, scale, file) of every study of a kind whose numbers lie in `results`."""
+    found = []
+    for name in study_names(kind):
+        paper, stem = name.split("/")
+        found += [(name, path.parent.name, path) for path in sorted((results / paper).glob(f"*/{stem}.csv"))]
+    return found
+
+
+def render_again(name: str, scale: str, path: Path) -> None:
+    """Write a table's summary, markdown and LaTeX again from its committed numbers."""
+    table = table_from_csv(read_study(name), scale, path)
+    write_csv(path.with_suffix(".summary.csv"), summary_rows(table))
+    write_text(path.with_suffix(".md"), markdown(table))
+    write_text(path.with_suffix(".tex"), latex(table))
+
+
 def note_runs(folder: Path, stem: str, sweep: Sweep) -> None:
     """Write down in `manifest.json` which runs a table or figure comes from, on what machine, how long they took."""
+    records = [read_record(cell.folder) for cell in sweep.cells if is_finished(cell.folder)]
+    _note(
+        folder,
+        stem,
+        {
+            "planned_runs": len(sweep.cells),
+            "run_seconds": round(sum(float(record.values["seconds"]) for record in records), 1),
+            "versions": _distinct(record.values["versions"] for record in records),
+            "runs": {str(record.values["run"]): record.digest for record in records},
+        },
+    )
+
+
+def note_picture(folder: Path, stem: str, config: RunConfig, seconds: float) -> None:
+    """Write down in `manifest.json` what a figure from inside the models was drawn from."""
+    _note(folder, stem, {"drawn_from": config.title(), "seconds": round(seconds, 1), "versions": versions()})
+
+
+def _note(folder: Path, stem: str, entry: dict[str, Any]) -> None:
     path = folder / "manifest.json"
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    records = [read_record(cell.folder) for cell in sweep.cells if is_finished(cell.folder)]
-    manifest[stem] = {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "planned_runs": len(sweep.cells),
-        "run_seconds": round(sum(float(record.values["seconds"]) for record in records), 1),
-        "hardware": hardware(),
-        "versions": _distinct(record.values["versions"] for record in records),
-        "runs": {str(record.values["run"]): record.digest for record in records},
-    }
-    write_json(path, dict(sorted(manifest.items())))
+    origin = {"written": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "hardware": hardware()}
+    write_json(path, dict(sorted({**manifest, stem: {**origin, **entry}}.items())))
 
 
 def commit() -> str:

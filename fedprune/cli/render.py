@@ -1,0 +1,30 @@
+"""Render the committed tables again from their committed numbers, after a change to how tables look.
+
+A test compares every table below `results/` with what its numbers give; this is how to bring them up to date. Numbers
+and manifests stay as they are. With `--figures`, figures of measured numbers are drawn again too.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("results", nargs="?", type=Path, default=Path("results"), help="folder (default results)")
+    parser.add_argument("--figures", action="store_true", help="draw figures again too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Render what is there; print a line each."""
+    from fedprune.experiment.study import read_study
+    from fedprune.report.figure import draw
+    from fedprune.report.results import committed, read_csv, render_again
+    from fedprune.report.style import save
+
+    for name, scale, path in committed(arguments.results, "table"):
+        render_again(name, scale, path)
+        print(path.with_suffix(".md"))
+    for name, scale, path in committed(arguments.results, "figure") if arguments.figures else []:
+        save(draw(read_study(name), scale, read_csv(path)), path.with_suffix(""))
+        print(path.with_suffix(".png"))
+    return 0
