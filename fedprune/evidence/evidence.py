@@ -61,30 +61,42 @@ class Evidence:
         if precision == "auto":
             precision = "bf16" if base.shape.embed >= BF16_WIDTH or device != "cpu" else "fp32"
         self.how = Pass(loss, classes, precision, batch_size, device)
-        self.measured = 0  # image passes made by this object, what the evidence has cost
+        self._measured = 0
         self._cache, self._images_id = cache, images_id
         self._banks: dict[str, Bank] = {}
-        self._variants: dict[Pass, Evidence] = {}
+        self._variants: dict[tuple[str, Pass], Evidence] = {}
         self._mean = lru_cache(maxsize=8)(self._compute_mean)
+
+    @property
+    def measured(self) -> int:
+        """Image passes made by this object and its variants: what the evidence has cost."""
+        return self._measured + sum(variant.measured for variant in self._variants.values())
 
     def under(self, loss: str, classes: tuple[int, ...] | None = None) -> "Evidence":
         """Return the evidence of the same base and images under another loss."""
-        how = replace(self.how, loss=loss, classes=classes)
-        if how == self.how:
+        return self._variant(self.base, replace(self.how, loss=loss, classes=classes))
+
+    def on(self, base: Base) -> "Evidence":
+        """Return the evidence of another base over the same images, measured in the same way."""
+        return self._variant(base, self.how)
+
+    def _variant(self, base: Base, how: Pass) -> "Evidence":
+        key = (base.fingerprint, how)
+        if key == (self.base.fingerprint, self.how):
             return self
-        if how not in self._variants:
-            self._variants[how] = Evidence(
-                self.base,
+        if key not in self._variants:
+            self._variants[key] = Evidence(
+                base,
                 self.images,
                 self._cache,
                 images_id=self._images_id,
-                loss=loss,
-                classes=classes,
+                loss=how.loss,
+                classes=how.classes,
                 precision=how.precision,
                 batch_size=how.batch_size,
                 device=how.device,
             )
-        return self._variants[how]
+        return self._variants[key]
 
     def prepare(self, indices: IntArray, statistics: Iterable[str] = ("taylor_abs",)) -> None:
         """Compute what is missing for these images, in one pass; give the union of many proxy sets at once."""
@@ -154,7 +166,7 @@ class Evidence:
             )
             for family in families:
                 self._bank(family).append(part, np.concatenate([rows[family] for _, rows in batches]))
-            self.measured += len(part)
+            self._measured += len(part)
 
     def _bank(self, family: str) -> Bank:
         if family not in self._banks:

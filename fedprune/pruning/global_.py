@@ -11,6 +11,7 @@ from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.sample import pool_sample
 from fedprune.pruning.tap import derive_by_scores
+from fedprune.pruning.turned import ATTENTION, turned, turned_task
 from fedprune.vit.surgery import EdgeModel
 
 
@@ -24,6 +25,7 @@ class Global(Method):
         dimensions: Which dimensions shrink.
         floors: What always stays.
         align: Widths become multiples of this number.
+        attention: `low_rank` or `as_is`, as in tap.
         sample: How many pool images stand for the whole pool.
     """
 
@@ -31,16 +33,19 @@ class Global(Method):
     dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
     floors: Floors = field(default_factory=Floors)
     align: int = 1
+    attention: str = "low_rank"
     sample: int = 2048
 
     def __post_init__(self) -> None:
         if self.importance.own_classes:
             raise ValueError("global knows no device, so importance.own_classes must be false.")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention is {self.attention!r}; choose one of {', '.join(ATTENTION)}.")
 
     def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
         """Measure the pool's sample."""
-        sample = pool_sample(pool, self.sample)
-        evidence.under(self.importance.loss).prepare(sample, self.importance.statistics())
+        evidence = evidence.on(turned(evidence.base, self.attention)).under(self.importance.loss)
+        evidence.prepare(pool_sample(pool, self.sample), self.importance.statistics())
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Score by the pool's evidence, search the device's budget, cut.
@@ -48,6 +53,7 @@ class Global(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        task = turned_task(task, self.attention)
         evidence, sample = task.evidence.under(self.importance.loss), pool_sample(task.pool, self.sample)
         scores = self.importance.score(task.base, lambda statistic: evidence.mean_row(statistic, sample))
         return derive_by_scores(task, scores, self.dimensions, self.floors, self.align)

@@ -16,6 +16,7 @@ from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.reestimation import removal_steps, score_edge
 from fedprune.pruning.sample import pool_sample
+from fedprune.pruning.turned import ATTENTION, turned, turned_task
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import unpack
@@ -33,6 +34,8 @@ class Tap(Method):
         dimensions: Which dimensions shrink.
         floors: What always stays.
         align: Widths become multiples of this number.
+        attention: `low_rank`: score and cut the base with each head's query-key and value dimensions turned to singular
+            directions (NuWa, equations 5 and 9 to 12; see `vit.lowrank`); `as_is`: the base's own dimensions.
         prior: How many images' worth of the pool's evidence is added to the device's own; steadies small proxy sets.
         prior_sample: Pool images behind the prior.
         reestimate: Share of the budget's size after whose removal all scores are measured again on what is left;
@@ -43,6 +46,7 @@ class Tap(Method):
     dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
     floors: Floors = field(default_factory=Floors)
     align: int = 1
+    attention: str = "low_rank"
     prior: float = 0.0
     prior_sample: int = 2048
     reestimate: float = 0.0
@@ -50,6 +54,8 @@ class Tap(Method):
     def __post_init__(self) -> None:
         if not 0 <= self.reestimate < 1:
             raise ValueError(f"reestimate is {self.reestimate}; it is a share between 0 and 1.")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention is {self.attention!r}; choose one of {', '.join(ATTENTION)}.")
         if self.prior < 0:
             raise ValueError(f"prior is {self.prior}; it must not be negative.")
 
@@ -58,7 +64,8 @@ class Tap(Method):
         if self.importance.own_classes:
             return
         parts = [*proxies, *([pool_sample(pool, self.prior_sample)] if self.prior else [])]
-        evidence.under(self.importance.loss).prepare(np.concatenate(parts), self.importance.statistics())
+        evidence = evidence.on(turned(evidence.base, self.attention)).under(self.importance.loss)
+        evidence.prepare(np.concatenate(parts), self.importance.statistics())
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Score by the device's evidence, search the budget, cut.
@@ -66,7 +73,7 @@ class Tap(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
-        importance = self.importance
+        importance, task = self.importance, turned_task(task, self.attention)
         evidence = task.evidence.under(importance.loss, task.classes if importance.own_classes else None)
         before = evidence.measured
         scores = self.score(task)
@@ -80,7 +87,11 @@ class Tap(Method):
         return replace(edge, notes={"own_image_passes": passes})
 
     def score(self, task: PruningTask) -> FloatArray:
-        """Return the score of every unit of the base on the device's proxy set, as one row."""
+        """Return the score of every unit on the device's proxy set, as one row.
+
+        Args:
+            task: The task as `turned_task` gives it for this method's `attention`.
+        """
         importance = self.importance
         evidence = task.evidence.under(importance.loss, task.classes if importance.own_classes else None)
         return importance.score(task.base, lambda statistic: self._mean(evidence, task, statistic))

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from fedprune.core.hashing import content_hash
 from fedprune.data.images import IntArray
+from fedprune.pruning.method import PruningTask
 from fedprune.vit.base import Base
 from fedprune.vit.lowrank import low_rank, low_rank_within
 
 FloatArray = NDArray[np.float64]
 Spectra = tuple[FloatArray, ...]
+ATTENTION = ("low_rank", "as_is")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class Turn:
     within: Callable[[IntArray], Base]
     qk: Spectra | None
     v: Spectra | None
+
+
+def turned(base: Base, attention: str) -> Base:
+    """Return the base in the axes that are scored and cut, one of `ATTENTION`; it computes the same."""
+    return low_rank(base).base if attention == "low_rank" else base
+
+
+def turned_task(task: PruningTask, attention: str) -> PruningTask:
+    """Return the same task over the base turned so, and over evidence measured on it."""
+    base = turned(task.base, attention)
+    return replace(task, base=base, evidence=task.evidence.on(base))
 
 
 def turned_base(base: Base, how: str) -> Turn:

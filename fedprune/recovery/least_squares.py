@@ -20,7 +20,7 @@ and of the classifier; the larger weight of the class token. Settings were chose
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,6 @@ from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, Branch, quick, start
-from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.refit import solve
 from fedprune.vit.shape import BlockKeep, BlockShape, Shape
 from fedprune.vit.surgery import EdgeModel
@@ -49,8 +48,8 @@ TARGETS = ("stream", "branch")
 class LeastSquares(Recovery):
     """Refit the linear layers in closed form on the proxy set's activations.
 
-    A layer that reads the stream is left alone where its weights are a cut neither of the base's nor of its low-rank
-    form's (trained weights, for instance): what it should say is not known then.
+    A layer that reads the stream is left alone where its weights are no cut of the edge model's source (trained
+    weights, for instance): what it should say is not known then.
 
     Attributes:
         ridge: Pull to the cut weights, relative to the mean diagonal of the inputs' scatter.
@@ -186,9 +185,9 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
 
     The base's branches that are gone from the edge model count to the last one before them that stayed.
     """
-    source = _source(base, edge)
+    source = edge.source or base
     blocks, base_blocks, sources = (
-        list(vit.get_submodule("blocks").children()) for vit in (edge.model, base.model, source)
+        list(vit.get_submodule("blocks").children()) for vit in (edge.model, base.model, source.model)
     )
     kept = {keep.block: (block, keep) for keep, block in zip(edge.keep.blocks, blocks, strict=True)}
     steps: list[Branch] = []
@@ -205,26 +204,6 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
             if step is not None:
                 steps.append(step)
     yield steps, current, reader
-
-
-def _source(base: Base, edge: EdgeModel) -> nn.Module:
-    """Return the model that the edge model's attention was cut from: the base, or the base turned to low rank."""
-    candidates: tuple[Callable[[], nn.Module], ...] = (
-        lambda: base.model,
-        lambda: low_rank(base).base.model,
-        lambda: low_rank_within(base, edge.keep.embed).base.model,
-    )
-    attended = next((index for index, block in enumerate(edge.shape.blocks) if block.heads), None)
-    if attended is not None:
-        keep = edge.keep.blocks[attended]
-        mine = edge.model.get_parameter(f"blocks.{attended}.attn.qkv.weight")
-        rows = _qkv_rows(base.shape.blocks[keep.block], keep).to(mine.device)
-        embed = torch.from_numpy(edge.keep.embed).to(mine.device)
-        for candidate in candidates:
-            source = candidate()
-            if torch.equal(mine, source.get_parameter(f"blocks.{keep.block}.attn.qkv.weight")[rows][:, embed]):
-                return source
-    return base.model
 
 
 def _reader(branch: Branch, source: nn.Module, shape: BlockShape, keep: BlockKeep) -> _Reader:

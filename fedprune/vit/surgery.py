@@ -25,6 +25,7 @@ class EdgeModel:
         preprocess: What turns pixels into its input, the base's.
         classes: `classes[i]` is the base class of output row i.
         notes: What the method wants to tell about its work.
+        source: The base that it was cut from: the shared one, or one that computes the same with turned axes.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class EdgeModel:
     preprocess: Preprocess
     classes: tuple[int, ...]
     notes: Mapping[str, float | str] = field(default_factory=dict)
+    source: Base | None = None
 
 
 def cut(base: Base, keep: Keep) -> EdgeModel:
@@ -46,7 +48,8 @@ def cut(base: Base, keep: Keep) -> EdgeModel:
     """
     shape = shape_of(base.shape, keep)
     tensors = _cut_tensors(base, keep, shape)
-    return EdgeModel(assemble(shape, tensors), shape, keep, base.preprocess, tuple(keep.classes.tolist()))
+    model, classes = assemble(shape, tensors), tuple(keep.classes.tolist())
+    return EdgeModel(model, shape, keep, base.preprocess, classes, source=base)
 
 
 def shape_of(base: Shape, keep: Keep) -> Shape:

@@ -121,6 +121,18 @@ def test_random_follows_the_seed(base, images, tmp_path):
     assert not same(Random().derive(task), Random().derive(dataclasses.replace(task, seed=1)))
 
 
+def test_low_rank_attention_is_cut_in_turned_axes_and_loses_nothing_where_nothing_is_cut(base, images, tmp_path):
+    task = make_task(base, images, tmp_path, share=1.0)
+    edge = Tap().derive(task)
+    pixels = base.preprocess(images.read(np.arange(6)))
+    assert edge.source is not base
+    assert not torch.equal(edge.model.blocks[0].attn.qkv.weight, base.model.blocks[0].attn.qkv.weight)
+    torch.testing.assert_close(edge.model(pixels), base.model(pixels), rtol=0, atol=1e-4)
+    plain = Tap(attention="as_is").derive(task)
+    assert plain.source is base
+    assert torch.equal(plain.model(pixels), base.model(pixels))
+
+
 def test_too_small_a_budget_is_refused(base, images, tmp_path):
     with pytest.raises(BudgetError):
         Tap().derive(make_task(base, images, tmp_path, share=0.001))
@@ -134,7 +146,9 @@ def score(base, importance, **means):
 def test_terms_are_weighted_and_normalised(base):
     generator = np.random.default_rng(0)
     first, second = generator.random((2, row_length(base.shape)))
-    importance = Importance(terms=Terms(taylor=0.25, taylor_square=0.75), normalise="max", centred=False)
+    importance = Importance(
+        terms=Terms(taylor=0.25, taylor_square=0.75), normalise="max", centred=False, cost_power=0.0
+    )
     scores = score(base, importance, taylor_abs=first, taylor_square=second)
     neurons = places(base.shape).blocks[1].neurons
     expected = 0.25 * first[neurons] / first[neurons].max() + 0.75 * second[neurons] / second[neurons].max()

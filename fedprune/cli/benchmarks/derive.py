@@ -21,6 +21,7 @@ from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.tap import Tap
+from fedprune.pruning.turned import turned_task
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_params
@@ -154,14 +155,14 @@ def _time_shared(
     method.prepare(evidence, proxies, np.arange(arguments.pool))
     clock.stage("bank")
     for device, proxy in enumerate(proxies):
-        task = _task(arguments, base, images, evidence, proxy, device)
+        task = turned_task(_task(arguments, base, images, evidence, proxy, device), method.attention)
         scores = method.score(task)
         clock.stage("product")
         keep = keep_within(
             base.shape, unpack(scores, base.shape), task.budget, dimensions=method.dimensions, floors=method.floors
         )
         clock.stage("search")
-        edge = cut(base, keep)
+        edge = cut(task.base, keep)
         clock.stage("surgery")
         path = folder / "edge.safetensors"
         save_edge_model(path, edge)

@@ -38,23 +38,24 @@ POOL_IMAGES = 12500  # proxy sets are chosen among so many of the pool's, to sav
 
 
 class Settings:
-    """Named settings of the importance; `default` is the one that the package ships."""
+    """Named settings of `tap`; `default` is the one that the package ships."""
 
-    _all: dict[str, Importance] = {  # noqa: RUF012
-        "default": Importance(),
-        "taylor": Importance(centred=False),
-        "centred": Importance(centred=True),
-        "centred_square": Importance(centred=True, terms=Terms(taylor=0.0, taylor_square=1.0)),
-        "centred_entropy": Importance(centred=True, loss="entropy"),
-        "centred_kl": Importance(centred=True, loss="kl"),
-        "own_classes": Importance(centred=True, own_classes=True),
-        "square": Importance(centred=False, terms=Terms(taylor=0.0, taylor_square=1.0)),
-        "activation": Importance(terms=Terms(taylor=0.0, activation=1.0)),
-        "variance": Importance(terms=Terms(taylor=0.0, variance=1.0)),
-        "per_cost": Importance(centred=True, cost_power=1.0),
-        "l2_gate": Importance(centred=True, normalise="l2", layer="gate"),
-        "l2_skip": Importance(centred=True, normalise="l2", layer="skip"),
-        "mixed": Importance(centred=True, normalise="l2", layer="gate", terms=Terms(taylor=0.5, variance=0.5)),
+    _all: dict[str, Tap] = {  # noqa: RUF012
+        "default": Tap(),
+        "as_is": Tap(attention="as_is"),
+        "importance_alone": Tap(Importance(cost_power=0.0)),
+        "per_cost": Tap(Importance(cost_power=1.0)),
+        "square_per_cost": Tap(Importance(terms=Terms(taylor=0.0, taylor_square=1.0), cost_power=1.0)),
+        "not_centred": Tap(Importance(centred=False)),
+        "entropy": Tap(Importance(loss="entropy")),
+        "kl": Tap(Importance(loss="kl")),
+        "own_classes": Tap(Importance(own_classes=True)),
+        "activation": Tap(Importance(terms=Terms(taylor=0.0, activation=1.0))),
+        "variance": Tap(Importance(terms=Terms(taylor=0.0, variance=1.0))),
+        "l2_gate": Tap(Importance(normalise="l2", layer="gate")),
+        "l2_skip": Tap(Importance(normalise="l2", layer="skip")),
+        "prior": Tap(prior=256.0),
+        "reestimate": Tap(reestimate=0.2),
     }
 
     @classmethod
@@ -63,8 +64,8 @@ class Settings:
         return tuple(cls._all)
 
     @classmethod
-    def named(cls, name: str) -> Importance:
-        """Return the importance of that name."""
+    def named(cls, name: str) -> Tap:
+        """Return the method of that name."""
         return cls._all[name]
 
     @classmethod
@@ -88,7 +89,7 @@ class StudyWorld:
     judged: int  # images that a device's models are judged on, at most
 
     def measure(
-        self, device: int, split: str, proxy_size: int, removed: float, importance: Importance
+        self, device: int, split: str, proxy_size: int, removed: float, setting: Tap
     ) -> list[dict[str, str | int | float]]:
         """Return one row a way: the correct answers on the device's images when only its classes are asked."""
         shard, seed = self.partition.shards[device], self.key[1]
@@ -96,7 +97,7 @@ class StudyWorld:
         proxy = self._chosen(device, proxy_size)
         own = stream(seed, "oracle", device).permutation(shard.train)[:proxy_size]
         common = pool_sample(self.partition.pool, proxy_size)
-        shared = Importance(**{**importance.__dict__, "own_classes": False})
+        shared = Global(replace(setting.importance, own_classes=False), attention=setting.attention)
         recovery = LeastSquares()
         rows: list[dict[str, str | int | float]] = []
         purity = float(np.isin(self.dataset.train.labels[proxy], shard.classes).mean())
@@ -115,9 +116,9 @@ class StudyWorld:
         })  # fmt: skip
         ways: tuple[tuple[str, Method, IntArray], ...] = (
             ("random", Random(), proxy),
-            ("global", Global(shared), proxy),
-            ("device", Tap(importance), proxy),
-            ("oracle", Tap(importance), own),
+            ("global", shared, proxy),
+            ("device", setting, proxy),
+            ("oracle", setting, own),
         )
         for name, method, chosen in ways if split == "test" else ways[1:3]:  # settings are chosen by these two
             task = self._task(device, chosen, removed)
