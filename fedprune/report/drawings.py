@@ -27,7 +27,7 @@ def inline_png(figure: Figure, dpi: int = 110) -> str:
     """Return a figure as a data URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
-    return _data_uri(buffer.getvalue())
+    return png_uri(buffer.getvalue())
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int = 16, side: int = 40) -> str:
@@ -45,7 +45,7 @@ def contact_sheet(images: NDArray[np.uint8], columns: int = 16, side: int = 40) 
         sheet.paste(tile, (number % columns * (side + 2), number // columns * (side + 2)))
     buffer = io.BytesIO()
     sheet.save(buffer, format="png", optimize=True)
-    return _data_uri(buffer.getvalue())
+    return png_uri(buffer.getvalue())
 
 
 def draw_blocks(base: Shape, edge: Shape | None, kept: tuple[int, ...]) -> Markup:
@@ -93,5 +93,6 @@ def draw_label_mix(counts: NDArray[np.int64]) -> Markup:
     )
 
 
-def _data_uri(data: bytes) -> str:
+def png_uri(data: bytes) -> str:
+    """Return a PNG file as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,7 +1,7 @@
 """The report: one self-contained HTML page about a run or a sweep, for a colleague."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fedprune.experiment.summary import accuracies
 from fedprune.experiment.sweep import Sweep
 from fedprune.protocol.options import ROOMS, import_options
 from fedprune.report.accuracy_figure import accuracy_against_budget
+from fedprune.report.costs import attacks, clock, costs, released_fields, total_spent
 from fedprune.report.drawings import (
     contact_sheet,
     draw_blocks,
@@ -30,7 +31,7 @@ from fedprune.report.drawings import (
 )
 from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
-from fedprune.report.run_table import percent, trouble
+from fedprune.report.run_table import budget_text, percent, trouble
 from fedprune.report.scene import Scene
 from fedprune.report.sweep_table import sweep_table
 from fedprune.vit.shape import Shape
@@ -80,10 +81,13 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
             scatter=inline_svg(accuracy_against_budget(record)),
             cards=_cards(record, scene, shapes),
             proxies=_proxies(record, scene, options) if scene else [],
-            rollout=_rollout(scene) if scene else None,
+            rollout=_rollout(record, scene) if scene else None,
             private_images=options.private_images,
-            ledger=_ledger(record),
-            costs=_costs(record),
+            ledger=released_fields(record),
+            spent=total_spent(record),
+            attacks=attacks(record),
+            costs=costs(record),
+            clock=_clock(record),
             config_text=json.dumps(record.values["config"], indent=2, ensure_ascii=False),
         ),
     )
@@ -150,6 +154,7 @@ def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> 
             "images": f"{row['train_images']} + {row['test_images']} images",
             "status": row["status"],
             "kept": kept,
+            "budget": budget_text(row),
             "rates": [(label, rate[name]) for name, label in LABELS.items() if not pd.isna(rate[name])],
             "mix": None,
             "blocks": None,
@@ -197,33 +202,13 @@ def _proxies(record: Record, scene: Scene, options: PageOptions) -> list[dict[st
     return shown
 
 
-def _rollout(scene: Scene) -> str | None:
-    try:
-        return inline_png(show_rollout(scene, {"images": 3}))
-    except FedpruneError:
+def _clock(record: Record) -> tuple[Markup, list[tuple[str, str]]] | None:
+    found = clock(record)
+    return None if found is None else (inline_svg(found[0]), found[1])
+
+
+def _rollout(record: Record, scene: Scene) -> str | None:
+    whole = record.devices.loc[record.devices["status"] == "ok", "device"].tolist()
+    if len(whole) < 2:
         return None
-
-
-def _ledger(record: Record) -> list[dict[str, Any]]:
-    """Return one line a released field and protection, with the number of devices behind it."""
-    entries = json.loads((record.folder / "ledger.json").read_text(encoding="utf-8"))
-    lines: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        plain = {key: entry.get(key) for key in ("field", "mechanism", "epsilon", "delta", "noise", "note")}
-        line = lines.setdefault(json.dumps(plain, sort_keys=True), {**plain, "devices": 0})
-        line["devices"] += 1
-    return list(lines.values())
-
-
-def _costs(record: Record) -> Sequence[tuple[str, str]]:
-    devices = record.devices
-    base = devices["base_params"].iloc[0] * 4
-    return [
-        ("report sent by a device, mean", f"{devices['upload_bytes'].mean() / 1000:.2f} kB"),
-        (
-            "edge model sent to a device, mean",
-            f"{devices['download_bytes'].mean() / 1000:.0f} kB (the base: {base / 1000:.0f} kB)",
-        ),
-        ("deriving and recovering one edge model, mean", f"{devices['derive_seconds'].mean():.2f} s"),
-        ("the whole run", f"{record.values['seconds']:.1f} s"),
-    ]
+    return inline_png(show_rollout(scene, {"images": 3, "devices": whole[:2]}))

@@ -95,7 +95,7 @@ def spectra(scene: Scene, _options: Options) -> Figure:
 
 def show_rollout(scene: Scene, options: Options) -> Figure:
     """Show images of two tasks, and where base and both edge models look."""
-    first, second = _two_tasks(scene)
+    first, second = options.get("devices") or _two_tasks(scene)
     count = int(options.get("images", 3))
     shards = scene.world.partition.shards
     chosen = np.concatenate([scene.some(shards[device].test, count, device) for device in (first, second)])

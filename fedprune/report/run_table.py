@@ -47,7 +47,7 @@ def device_table(devices: pd.DataFrame) -> Table:
             str(row["task"]),
             str(row["classes"]),
             f"{row['train_images']} + {row['test_images']}",
-            _budget(row),
+            budget_text(row),
             _share(row["params"], row["base_params"]),
             _share(row["macs"], row["base_macs"]),
             *(percent(rate[name]) if row["status"] == "ok" else str(row["status"]) for name in labels),
@@ -82,7 +82,8 @@ def _share(part: float | None, whole: float) -> str:
     return "-" if part is None or pd.isna(part) else f"{100 * part / whole:.1f} %"
 
 
-def _budget(row: pd.Series) -> str:
+def budget_text(row: pd.Series) -> str:
+    """Write a device's limits in one line."""
     limits = []
     for name, base in (("params", "base_params"), ("macs", "base_macs")):
         if pd.notna(row[f"budget_{name}"]):

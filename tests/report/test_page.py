@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedprune.experiment.attack import attack_cases, attack_run
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import Record
 from fedprune.experiment.run import execute
@@ -78,6 +79,20 @@ def test_the_page_says_what_the_record_says(page, record):
     assert text.count('class="blocks"') == 3
     assert text.count('alt="proxy images"') == text.count('alt="private images"') == 2
     assert '"proxy_size": 24' in text
+
+
+def test_clock_and_attacks_are_shown_where_a_run_has_them(settings, page, tmp_path):
+    plain = page.read_text(encoding="utf-8")
+    assert "have not been attacked" in plain
+    assert "Virtual clock" not in plain
+    timed = execute(compose([*settings, "clock=virtual", "mechanism=anchored", "mechanism.epsilon=3"]), Observer())
+    _, found = attack_run(timed, attack_cases(timed, 0), "membership", {}, 0)
+    write_run_page(timed, tmp_path / "page.html", PageOptions(pictures=False))
+    text = html.unescape((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "Virtual clock" in text
+    assert "Epsilon 3 at delta 1e-05" in text
+    assert f"{found['auc']:.3f} (" in text
+    assert 'alt="ROC of membership"' in text
 
 
 def test_private_images_can_be_left_out(record, tmp_path):
