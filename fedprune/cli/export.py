@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the model and its card, checked against torch where it is another format."""
     from fedprune.core.files import write_atomic, write_json, write_text
-    from fedprune.vit.assemble import assemble
+    from fedprune.protocol.storage import module_of
     from fedprune.vit.card import card_of, markdown_of
     from fedprune.vit.export import check_onnx, export_executorch, export_onnx
     from fedprune.vit.storage import read_edge_file
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "safetensors":
         write_atomic(target, lambda temporary: _copy(path, temporary))
     else:
-        model = assemble(file.shape, file.tensors)
+        model = module_of(file)
         if arguments.format == "onnx":
             export_onnx(model, file.shape, target)
             pixels, what = _pixels(file, folder)

@@ -83,8 +83,6 @@ class RunConfig:
             raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         if self.compute not in ("cpu", "cuda"):
             raise ValueError(f"compute is {self.compute!r}; use cpu or cuda")
-        if self.save_models and not isinstance(self.tokens, NoReduction):
-            raise ValueError("save_models stores models without a token reducer; set tokens=none or save_models=false")
         for name in ("proxy_size", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

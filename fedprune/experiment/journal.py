@@ -13,7 +13,7 @@ from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.device import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
-from fedprune.vit.storage import save_edge_model
+from fedprune.protocol.storage import save_edge_model
 from fedprune.vit.surgery import EdgeModel
 
 LEDGER = "ledger.json"  # stands beside the arrays in a report's file

@@ -237,7 +237,7 @@ class EdgeModels(Strategy):
     def _edge_model_message(self, device: int, proxy: IntArray, role: str) -> Message:
         start = time.perf_counter()
         edge = self.server.derive(device, proxy)
-        arrays, tokens = pack(edge, self.server.world.base.shape)
+        arrays, tokens = pack(edge)
         if role == "edge":
             row = self.rows[device]
             row.derive_seconds = time.perf_counter() - start
@@ -295,9 +295,5 @@ class EdgeModels(Strategy):
             return messages.read_evaluation(reply.content, row.device, role, row.test_images)
         personal = self.server.world.setup.personal
         told = messages.read_personal(reply.content, row.device, row.test_images, personal.trains_base)
-        row.extra["personal_correct"] = told.personal
-        if told.reference is not None:
-            row.extra["reference_correct"] = told.reference
-        row.extra["personal_images"] = personal.passes() * row.train_images
-        row.extra["personal_seconds"] = told.seconds
+        row.extra.update(told.columns(personal.passes() * row.train_images))
         return told.before

@@ -65,6 +65,11 @@ class PersonalEvaluation:
     reference: int | None
     seconds: float
 
+    def columns(self, images: int) -> dict[str, float]:
+        """Return what the record says about the training, which saw `images` images."""
+        told = {"personal_correct": self.personal, "personal_images": images, "personal_seconds": self.seconds}
+        return told if self.reference is None else told | {"reference_correct": self.reference}
+
 
 def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
     """Fit and guard the mixture of a device's private images, and pack it with the device's budget.

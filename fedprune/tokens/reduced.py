@@ -40,6 +40,7 @@ class ReducedModel(nn.Module):
         model: timm's vision transformer or an edge model; shared, not copied.
         shape: Its shape.
         reducer: The option that the stages come from.
+        base: Shape of the base that the stages were made for.
         stages: The reducer's stages, named by the block of the base that they were made for.
         places: Which stage stands at which block of `model`.
         masked: Whether marked tokens stay in place.
@@ -50,11 +51,12 @@ class ReducedModel(nn.Module):
         model: nn.Module,
         shape: Shape,
         reducer: Reducer,
+        base: Shape,
         stages: Mapping[int, Stage],
         places: Mapping[int, int],
     ) -> None:
         super().__init__()
-        self.model, self.shape, self.reducer = model, shape, reducer
+        self.model, self.shape, self.reducer, self.base = model, shape, reducer, base
         self.stages = nn.ModuleDict({str(name): stages[name] for name in sorted(set(places.values()))})
         self.places = dict(places)
         self.masked = False
@@ -190,7 +192,7 @@ def connect(
 ) -> ReducedModel:
     """Put `reducer` into a model that kept the `blocks` and `embed` dimensions of a base of shape `base`."""
     stages = reducer.stages(base)
-    reduced = ReducedModel(model, shape, reducer, stages, place(stages, shape, blocks))
+    reduced = ReducedModel(model, shape, reducer, base, stages, place(stages, shape, blocks))
     reference = next(model.parameters())
     reduced.stages.to(reference.device, reference.dtype)
     if parameters is not None:

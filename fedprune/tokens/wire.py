@@ -14,8 +14,8 @@ from fedprune.core.errors import ModelError
 from fedprune.core.registry import from_dict, to_dict
 from fedprune.tokens.reduced import ReducedModel, connect
 from fedprune.tokens.reducer import Reducer
+from fedprune.vit.assemble import assemble
 from fedprune.vit.shape import Shape
-from fedprune.vit.storage import edge_from_arrays
 from fedprune.vit.surgery import EdgeModel
 
 PREFIX = "tokens."
@@ -88,32 +88,38 @@ def reduced_edge(
     return replace(edge, model=reduced)
 
 
-def pack(edge: EdgeModel, base: Shape) -> tuple[dict[str, NDArray[Any]], str]:
-    """Return the arrays and the text that a device rebuilds `edge` from; the text is empty without a reducer.
-
-    Args:
-        edge: A plain edge model, or one with a reducer inside.
-        base: Shape of the base.
-    """
+def pack(edge: EdgeModel) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the arrays and the text that `edge` is rebuilt from; the text is empty without a reducer."""
     model = edge.model
     if not isinstance(model, ReducedModel):
         return _arrays(model), ""
     stages = {PREFIX + name: values for name, values in _arrays(model.stages).items()}
-    return _arrays(model.model) | stages, TokenSpec.of(model.reducer, base, edge).to_json()
+    return _arrays(model.model) | stages, TokenSpec.of(model.reducer, model.base, edge).to_json()
 
 
 def unpack(shape: Shape, arrays: Mapping[str, NDArray[Any]], text: str) -> nn.Module:
-    """Rebuild the module that `pack` took apart.
+    """Rebuild the module that `pack` took apart; it owns copies of the arrays.
 
     Raises:
         ModelError: arrays or text do not belong together.
     """
-    stages = {name.removeprefix(PREFIX): values for name, values in arrays.items() if name.startswith(PREFIX)}
-    model = edge_from_arrays(shape, {name: values for name, values in arrays.items() if not name.startswith(PREFIX)})
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ModelError(f"The array {name!r} holds {array.dtype} and should hold floating numbers.")
+    return rebuild(shape, {name: torch.tensor(array) for name, array in arrays.items()}, text)
+
+
+def rebuild(shape: Shape, tensors: Mapping[str, Tensor], text: str) -> nn.Module:
+    """Rebuild the module whose tensors and text `pack` gave.
+
+    Raises:
+        ModelError: tensors or text do not belong together.
+    """
+    model = assemble(shape, {name: values for name, values in tensors.items() if not name.startswith(PREFIX)})
     if not text:
         return model
-    parameters = {name: torch.tensor(np.asarray(values)) for name, values in stages.items()}
-    return TokenSpec.from_json(text).build(model, shape, parameters)
+    stages = {name.removeprefix(PREFIX): values for name, values in tensors.items() if name.startswith(PREFIX)}
+    return TokenSpec.from_json(text).build(model, shape, stages)
 
 
 def _arrays(module: nn.Module) -> dict[str, NDArray[Any]]:

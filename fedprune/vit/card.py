@@ -10,16 +10,19 @@ from fedprune.vit.storage import EdgeFile
 
 
 def card_of(file: EdgeFile, **more: Any) -> dict[str, Any]:
-    """Return the whole card as plain JSON values: what the file says, exact counts, and `more`."""
+    """Return the whole card as plain JSON values: what the file says, exact counts, and `more`.
+
+    Counts that the file holds itself, because of a token reducer, win over those of its shape.
+    """
     shape = file.shape
     counts = {"parameters": count_params(shape), "macs": count_macs(shape), "memory_bytes": peak_memory(shape)}
-    return {**file.card, **more, "counts": counts, "shape": asdict(shape)}
+    return {**file.card, **more, "counts": {**counts, **file.card.get("counts", {})}, "shape": asdict(shape)}
 
 
 def markdown_of(card: Mapping[str, Any], name: str) -> str:
     """Return a card as Markdown."""
     counts, shape, preprocess = card["counts"], card["shape"], card["preprocess"]
-    known = {"classes", "class_names", "preprocess", "notes", "counts", "shape", "budget", "accuracy"}
+    known = {"classes", "class_names", "preprocess", "notes", "counts", "shape", "budget", "accuracy", "tokens"}
     names = card.get("class_names") or card["classes"]
     lines = [
         f"# {name}",
@@ -31,6 +34,7 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
         "",
         f"- {counts['parameters']:,} parameters, {counts['macs']:,} multiply-accumulates an image, "
         f"{counts['memory_bytes'] / 2**20:.1f} MiB of float32 weights and peak activations",
+        *([_tokens(card["tokens"], counts)] if "tokens" in card else []),
         *[f"- budget: {limit}" for limit in _facts(card.get("budget"))],
         f"- embedding width {shape['embed']}, {len(shape['blocks'])} blocks:",
         "",
@@ -57,6 +61,11 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
         *[f"- {key}: {value}" for key, value in card["notes"].items()],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tokens(reducer: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
+    entering = ", ".join(map(str, counts["tokens"]))
+    return f"- token reducer {reducer['name']} at keep {reducer['keep']}: {entering} tokens enter the blocks in turn"
 
 
 def _facts(values: Mapping[str, Any] | float | None) -> list[str]:

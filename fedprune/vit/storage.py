@@ -1,59 +1,59 @@
-"""Edge models as files and as arrays: safetensors with the shape inside, nothing that executes on loading.
+"""Edge models as files: safetensors with the shape inside, nothing that executes on loading.
 
-A file's metadata holds one JSON text with the shape, the card and a SHA-256 over both and every tensor, so that a
-truncated, edited or foreign file is refused.
+A file's metadata holds one JSON text with the shape, the card, a token reducer where there is one, and a SHA-256 over
+these and every tensor, so that a truncated, edited or foreign file is refused. `protocol.storage` turns edge models
+into such files and back.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
-from fedprune.vit.assemble import assemble
 from fedprune.vit.shape import Shape
-from fedprune.vit.surgery import EdgeModel
 
 FORMAT = "fedprune edge model 1"
 
 
 @dataclass(frozen=True)
 class EdgeFile:
-    """What a file of an edge model holds: its shape, its card, its tensors by timm's names."""
+    """What a file of an edge model holds.
+
+    Attributes:
+        shape: Its shape.
+        card: Provenance, accuracy and the like as plain JSON values.
+        tensors: Its parameters by timm's names, those of a token reducer as they travel (`tokens.wire`).
+        tokens: The token reducer's specification; empty without one.
+    """
 
     shape: Shape
     card: dict[str, Any]
     tensors: dict[str, Tensor]
+    tokens: str = ""
 
 
-def save_edge_model(path: Path, edge: EdgeModel, card: Mapping[str, Any] | None = None) -> None:
-    """Write `edge` to a safetensors file; `card` adds provenance, accuracy and the like as plain JSON values."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in edge.model.state_dict().items()}
-    full = {
-        "classes": list(edge.classes),
-        "preprocess": asdict(edge.preprocess),
-        "notes": dict(edge.notes),
-        **(card or {}),
-    }
-    contents: dict[str, Any] = {"format": FORMAT, "shape": json.loads(edge.shape.to_json()), "card": full}
+def write_edge_file(path: Path, file: EdgeFile) -> None:
+    """Write a safetensors file."""
+    contents: dict[str, Any] = {"format": FORMAT, "shape": json.loads(file.shape.to_json()), "card": file.card}
+    if file.tokens:
+        contents["tokens"] = file.tokens
     contents = json.loads(json.dumps(contents))  # as it will be read: tuples become lists
-    contents["sha256"] = _digest(contents, tensors)
+    contents["sha256"] = _digest(contents, file.tensors)
     metadata = {"fedprune": json.dumps(contents, sort_keys=True)}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_atomic(path, lambda temporary: save_file(file.tensors, temporary, metadata=metadata))
 
 
 def read_edge_file(path: str | Path) -> EdgeFile:
-    """Read and verify a file that `save_edge_model` wrote.
+    """Read and verify a file that `write_edge_file` wrote.
 
     Raises:
         ModelError: the file is missing, truncated, edited or not one of ours.
@@ -73,34 +73,7 @@ def read_edge_file(path: str | Path) -> EdgeFile:
         shape = Shape.from_json(json.dumps(contents["shape"]))
     except (TypeError, KeyError, ValueError) as error:
         raise ModelError(f"{path} holds a shape that this version cannot read. Export it again.") from error
-    return EdgeFile(shape, contents["card"], tensors)
-
-
-def load_edge_model(path: str | Path) -> nn.Module:
-    """Load an edge model as a plain module in evaluation mode, bit-equal to the one that was saved.
-
-    Raises:
-        ModelError: the file is missing, truncated, edited or not one of ours.
-    """
-    file = read_edge_file(path)
-    return assemble(file.shape, file.tensors)
-
-
-def edge_arrays(edge: EdgeModel) -> dict[str, NDArray[Any]]:
-    """Return the parameters of `edge` by timm's names: what travels in a message."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in edge.model.state_dict().items()}
-
-
-def edge_from_arrays(shape: Shape, arrays: Mapping[str, NDArray[Any]]) -> nn.Module:
-    """Rebuild the module of an edge model from `edge_arrays`; it owns copies of the arrays.
-
-    Raises:
-        ModelError: an array is missing, foreign, of another size or not floating.
-    """
-    for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ModelError(f"The array {name!r} holds {array.dtype} and should hold floating numbers.")
-    return assemble(shape, {name: torch.tensor(array) for name, array in arrays.items()})
+    return EdgeFile(shape, contents["card"], tensors, contents.get("tokens", ""))
 
 
 def _contents(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -109,7 +82,7 @@ def _contents(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         contents = json.loads(metadata["fedprune"])
     except (KeyError, ValueError) as error:
         raise ModelError(f"{foreign}. Files of edge models are written by `fedprune export`.") from error
-    if not isinstance(contents, dict) or set(contents) != {"format", "shape", "card", "sha256"}:
+    if not isinstance(contents, dict) or set(contents) - {"tokens"} != {"format", "shape", "card", "sha256"}:
         raise ModelError(f"{foreign}: its metadata lacks the shape, the card or the checksum.")
     if contents["format"] != FORMAT:
         raise ModelError(f"{path} has the format {contents['format']!r}; this version reads {FORMAT!r}.")

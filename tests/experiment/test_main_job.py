@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import fedprune
 from fedprune.core.errors import FedpruneError
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import Record, find_run, read_record
 from fedprune.experiment.run import execute
+from fedprune.protocol.device import evaluate
 from fedprune.protocol.observer import Observer
+from fedprune.protocol.setup import open_world
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.storage import read_edge_file
 
@@ -35,6 +38,19 @@ def test_a_run_gives_every_device_a_model_within_its_budget(small):
     assert (devices["edge_correct"] / devices["test_images"]).mean() > 2 / devices["classes"].mean()
     for name in ("record.json", "devices.parquet", "ledger.json", "config.json", "reports/device-000.npz"):
         assert (record.folder / name).is_file()
+
+
+def test_stored_models_with_a_token_reducer_answer_as_the_devices_said(small):
+    config = compose([*small, "tokens=tome", "budgets.limit=macs", "splitting.ratios=[0.7]", "save_models=true"])
+    record = execute(config, Observer())
+    world = open_world(config.setup())
+    for device, row in record.devices.iterrows():
+        path = record.folder / "models" / f"device-{device:03d}.safetensors"
+        file = read_edge_file(path)
+        assert file.card["tokens"]["keep"] == row["method_tokens_keep"]
+        assert (file.card["counts"]["parameters"], file.card["counts"]["macs"]) == (row["params"], row["macs"])
+        said = evaluate(world, device, fedprune.load_edge_model(path), tuple(file.card["classes"]))
+        assert said.edge == row["edge_correct"]
 
 
 def test_the_same_configuration_gives_the_same_digest(small, tmp_path):
@@ -142,8 +158,3 @@ def test_a_device_whose_release_would_exceed_the_privacy_limit_sends_nothing(sma
     assert set(record.devices["status"]) == {"failed"}
     assert record.devices["reason"].str.contains("more than its budget of 1").all()
     assert not (record.folder / "reports").exists()
-
-
-def test_models_with_a_token_reducer_are_not_stored_half(small):
-    with pytest.raises(FedpruneError, match="set tokens=none or save_models=false"):
-        compose([*small, "tokens=evit", "save_models=true"])

@@ -18,10 +18,10 @@ from fedprune.pruning.places import places
 from fedprune.pruning.random import Random
 from fedprune.pruning.reestimation import removal_steps, units_kept
 from fedprune.pruning.tap import Tap
+from fedprune.tokens.wire import pack
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import BlockShape, Keep
-from fedprune.vit.storage import edge_arrays
 from fedprune.vit.units import row_length
 
 torch.set_num_threads(1)
@@ -54,7 +54,7 @@ def make_task(base, images, folder, share=0.5, proxy=None, classes=None, seed=0)
 
 
 def same(first, second):
-    left, right = edge_arrays(first), edge_arrays(second)
+    left, right = pack(first)[0], pack(second)[0]
     return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
 
 

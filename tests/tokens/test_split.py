@@ -98,7 +98,7 @@ def test_a_recovered_split_travels(task):
     limit = int(0.5 * count_macs(task.base.shape))
     ready = replace(task, budget=Budget(macs=limit))
     split = split_budget(ready, Tap(), lookup("tokens", "spvit")(keep=0.6), recovery=LeastSquares(), splitting=TWO)
-    arrays, text = pack(split.edge, task.base.shape)
+    arrays, text = pack(split.edge)
     rebuilt = unpack(split.edge.shape, arrays, text)
     assert torch.equal(rebuilt(images().float()), split.edge.model(images().float()))
     assert count_reduced_macs(split.edge.model) <= limit

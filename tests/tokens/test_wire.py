@@ -19,7 +19,7 @@ def test_a_device_rebuilds_the_same_model(name, seed):
     base = random_base()
     edge = reduced_edge(cut(base, random_keep(base.shape, seed)), REDUCERS[name](keep=0.6), base.shape)
     stir(edge.model)
-    arrays, text = pack(edge, base.shape)
+    arrays, text = pack(edge)
     rebuilt = unpack(edge.shape, arrays, text)
     assert torch.equal(rebuilt(images()), edge.model(images()))
 
@@ -27,7 +27,7 @@ def test_a_device_rebuilds_the_same_model(name, seed):
 def test_a_plain_edge_model_travels_without_a_text():
     base = random_base()
     edge = cut(base, random_keep(base.shape, 0))
-    arrays, text = pack(edge, base.shape)
+    arrays, text = pack(edge)
     assert text == ""
     assert torch.equal(unpack(edge.shape, arrays, text)(images()), edge.model(images()))
 
@@ -35,7 +35,7 @@ def test_a_plain_edge_model_travels_without_a_text():
 def test_a_damaged_text_is_refused():
     base = random_base()
     edge = reduced_edge(cut(base, random_keep(base.shape, 0)), REDUCERS["spvit"](keep=0.6), base.shape)
-    arrays, text = pack(edge, base.shape)
+    arrays, text = pack(edge)
     with pytest.raises(ModelError, match="not the specification"):
         unpack(edge.shape, arrays, text[:-4])
     with pytest.raises(ModelError, match="not the specification"):

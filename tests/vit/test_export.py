@@ -13,11 +13,11 @@ from fedprune.core.errors import MissingExtra, ModelError
 from fedprune.data.parquet import Parquet
 from fedprune.devices.budgets import budget_without
 from fedprune.devices.search import keep_within
+from fedprune.protocol.storage import save_edge_model
 from fedprune.vit.base import Base
 from fedprune.vit.base_timm import TimmBase
 from fedprune.vit.export import check_onnx, export_executorch, export_onnx
 from fedprune.vit.shape import Keep
-from fedprune.vit.storage import save_edge_model
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import row_length, unpack
 from tests.vit.random_vits import images, random_base

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fedprune.core.errors import ModelError
-from fedprune.vit.storage import edge_arrays, edge_from_arrays, load_edge_model, read_edge_file, save_edge_model
+from fedprune.protocol.storage import load_edge_model, save_edge_model
+from fedprune.tokens.wire import pack, unpack
+from fedprune.vit.storage import read_edge_file
 from fedprune.vit.surgery import cut
 from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 
@@ -32,7 +34,7 @@ def test_files_and_arrays_come_back_bit_equal(variant, tmp_path):
     save_edge_model(path, edge, {"provenance": {"method": "random"}})
     expected = edge.model(images())
     assert torch.equal(load_edge_model(path)(images()), expected)
-    assert torch.equal(edge_from_arrays(edge.shape, edge_arrays(edge))(images()), expected)
+    assert torch.equal(unpack(edge.shape, *pack(edge))(images()), expected)
     file = read_edge_file(path)
     assert file.shape == edge.shape
     assert file.card["classes"] == list(edge.classes)
@@ -78,12 +80,12 @@ def test_foreign_files_are_refused_with_a_clear_word(tmp_path):
 
 def test_arrays_that_do_not_fit_the_shape_are_refused():
     edge = random_edge()
-    arrays = edge_arrays(edge)
+    arrays, _ = pack(edge)
     with pytest.raises(ModelError, match="missing"):
-        edge_from_arrays(edge.shape, {name: array for name, array in arrays.items() if name != "pos_embed"})
+        unpack(edge.shape, {name: array for name, array in arrays.items() if name != "pos_embed"}, "")
     with pytest.raises(ModelError, match="not part"):
-        edge_from_arrays(edge.shape, {**arrays, "extra": np.ones(3)})
+        unpack(edge.shape, {**arrays, "extra": np.ones(3)}, "")
     with pytest.raises(ModelError, match="size"):
-        edge_from_arrays(edge.shape, {**arrays, "head.bias": np.ones(99)})
+        unpack(edge.shape, {**arrays, "head.bias": np.ones(99)}, "")
     with pytest.raises(ModelError, match="floating"):
-        edge_from_arrays(edge.shape, {**arrays, "head.bias": arrays["head.bias"].astype(int)})
+        unpack(edge.shape, {**arrays, "head.bias": arrays["head.bias"].astype(int)}, "")

@@ -19,13 +19,13 @@ from fedprune.data.images import ArrayImages, IntArray
 from fedprune.devices.budget import Budget
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
+from fedprune.protocol.storage import save_edge_model
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.tap import Tap
 from fedprune.pruning.turned import turned_task
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_params
-from fedprune.vit.storage import save_edge_model
 from fedprune.vit.surgery import cut
 from fedprune.vit.units import unpack
 
