@@ -25,7 +25,7 @@ from fedprune.vit.units import Units, unpack
 
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
 _CHUNK = 256  # rows in memory while a mean is taken
-_LOSS_FAMILIES = ("gradient", "shift", "skip")
+_LOSS_FAMILIES = ("gradient", "shift", "weight_taylor", "skip")
 
 
 class Evidence:

@@ -20,6 +20,7 @@ from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.layers import layer_similarities, skip_losses
 from fedprune.evidence.losses import LOSSES, image_losses
 from fedprune.evidence.taps import taps
+from fedprune.evidence.weights import weight_taylor_rows
 from fedprune.vit.base import Preprocess
 from fedprune.vit.modules import explicit_attention
 from fedprune.vit.shape import Shape
@@ -63,7 +64,7 @@ class Pass:
 
 def family_width(family: str, shape: Shape) -> int:
     """Return how many numbers a row of `family` has."""
-    if family in _GRADIENTS or family in _MOMENTS:
+    if family in (*_GRADIENTS, *_MOMENTS, "weight_taylor"):
         return row_length(shape)
     if family == "features":
         return shape.embed
@@ -82,7 +83,7 @@ def measure(
     """Yield for each batch its indices and its rows of every family.
 
     Families: `gradient` (dL/dgate), `shift` (dL/d(added constant)), `activation`, `activation_mean`,
-    `activation_square` (rows of units);
+    `activation_square`, `weight_taylor` (sum of |w dL/dw| over a unit's weights) (rows of units);
     `features` (what the classifier reads); `skip`, `cosine`, `cka` (two numbers a block, see `layers`).
     """
     model = _placed(model, how)
@@ -91,7 +92,9 @@ def measure(
         filled = np.concatenate([batch, np.repeat(batch[-1:], how.batch_size - len(batch))])
         pixels = preprocess(images.read(filled)).to(how.device, PRECISIONS[how.precision])
         labels = torch.from_numpy(images.labels[filled]).to(how.device)
-        with torch.autocast(how.device.split(":")[0], torch.bfloat16, enabled=how.precision == "bf16"):
+        with torch.autocast(
+            how.device.split(":")[0], torch.bfloat16, enabled=how.precision == "bf16", cache_enabled=False
+        ):
             reference = _perturbed(model, pixels, filled) if how.loss == "kl" else None
             read = _measure_batch(model, shape, pixels, labels, reference, families, how)
         yield batch, {family: rows[: len(batch)].cpu().numpy() for family, rows in read.items()}
@@ -114,9 +117,9 @@ def _measure_batch(
     families: tuple[str, ...],
     how: Pass,
 ) -> dict[str, Tensor]:
-    def losses(logits: Tensor) -> Tensor:
-        logits = logits.to(PRECISIONS[how.precision])
-        return image_losses(logits, labels, how.loss, how.classes, reference)
+    def losses(logits: Tensor, part: slice = slice(None)) -> Tensor:
+        known = None if reference is None else reference[part]
+        return image_losses(logits.to(PRECISIONS[how.precision]), labels[part], how.loss, how.classes, known)
 
     rows: dict[str, Tensor] = {}
     gradients = bool(set(_GRADIENTS) & set(families))
@@ -139,7 +142,16 @@ def _measure_batch(
             rows.update(zip(_SIMILARITIES, layer_similarities(model, pixels), strict=True))
         if "skip" in families:
             rows["skip"] = skip_losses(model, pixels, losses)
+    if "weight_taylor" in families:
+        rows["weight_taylor"] = weight_taylor_rows(
+            model, shape, pixels, lambda logits, place: losses(logits, slice(place, place + 1)).sum()
+        )
     return {family: rows[family] for family in families}
+
+
+def _autocast(how: Pass) -> torch.autocast:
+    enabled = how.precision == "bf16"
+    return torch.autocast(how.device.split(":")[0], torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def _is_cpu_bf16(how: Pass) -> bool:

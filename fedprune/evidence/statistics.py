@@ -36,16 +36,16 @@ class Statistic:
         return (self.family, "shift", "activation_mean") if self.centred else (self.family,)
 
 
+_AS_STORED = (
+    "activation", "activation_mean", "activation_square", "weight_taylor", "features", "skip", "cosine", "cka"
+)  # fmt: skip
 STATISTICS = {
     "taylor": Statistic("gradient"),
     "taylor_abs": Statistic("gradient", np.abs),
     "taylor_square": Statistic("gradient", np.square),
     "centred_abs": Statistic("gradient", np.abs, centred=True),
     "centred_square": Statistic("gradient", np.square, centred=True),
-    **{
-        family: Statistic(family)
-        for family in ("activation", "activation_mean", "activation_square", "features", "skip", "cosine", "cka")
-    },
+    **{family: Statistic(family) for family in _AS_STORED},
 }
 
 

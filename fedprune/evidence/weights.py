@@ -1,13 +1,15 @@
-"""Weight norms of every unit of a base: the part of importance that needs no data."""
+"""From one number a weight to one number a unit: norms, and sums over the weights that go when a unit goes."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from fedprune.vit.shape import Shape
+from fedprune.vit.shape import BlockShape, Shape
 
 FloatArray = NDArray[np.float64]
 
@@ -42,3 +44,79 @@ def weight_norms(model: nn.Module, shape: Shape) -> tuple[FloatArray, FloatArray
     read, written = torch.cat(reads).norm(dim=0), torch.cat(writes, 1).norm(dim=1)
     first, second = torch.cat([read, *outgoing]), torch.cat([read * written, *whole])
     return first.double().cpu().numpy(), second.double().cpu().numpy()
+
+
+def sum_by_unit(values: Mapping[str, Tensor], shape: Shape) -> Tensor:
+    """Add up each unit's group of weights; the result is a row of units in float64.
+
+    A neuron owns its row of fc1 with bias and its column of fc2; a query-key dimension its rows of queries and keys
+    with bias; a value dimension its row with bias and its column of the projection; a head its dimensions; an
+    embedding dimension whatever reads, norms or writes it, in all blocks, stem and classifier.
+
+    Args:
+        values: One number for each weight, by the names and in the sizes of the model's parameters.
+        shape: The model's shape.
+    """
+    embed = sum((_along(values[name], -1) for name in values if _is_stream(name)), torch.zeros(shape.embed).double())
+    embed = embed + _along(values["patch_embed.proj.weight"], 0) + values["patch_embed.proj.bias"].double()
+    rows: list[Tensor] = []
+    for index, block in enumerate(shape.blocks):
+        own = {
+            name.removeprefix(f"blocks.{index}."): value
+            for name, value in values.items()
+            if name.startswith(f"blocks.{index}.")
+        }
+        rows += _block_rows(own, block)
+        embed = embed + _along(own["attn.proj.weight"], 0) + _along(own["mlp.fc2.weight"], 0)
+    return torch.cat([embed, *rows])
+
+
+def weight_taylor_rows(
+    model: nn.Module, shape: Shape, pixels: Tensor, loss_of: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Return (images, row length): each image's `sum |w dL/dw|` over the weights of each unit, a backward pass each.
+
+    Args:
+        model: Frozen; it stays as it is.
+        shape: Its shape.
+        pixels: Its input.
+        loss_of: The loss of an image, of its logits (1, classes) and its place in the batch.
+    """
+    frozen = dict(model.named_parameters())
+    rows = []
+    for place in range(len(pixels)):
+        weights = {name: parameter.detach().requires_grad_() for name, parameter in frozen.items()}
+        with torch.enable_grad():
+            loss = loss_of(functional_call(model, weights, pixels[place : place + 1]), place)
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+        products = zip(weights.items(), gradients, strict=True)
+        rows.append(sum_by_unit({name: (weight.detach() * slope).abs() for (name, weight), slope in products}, shape))
+    return torch.stack(rows)
+
+
+def _block_rows(own: Mapping[str, Tensor], block: BlockShape) -> list[Tensor]:
+    """Return the block's part of a row of units."""
+    inner = block.heads * block.qk
+    qkv = _along(own["attn.qkv.weight"], 0) + own["attn.qkv.bias"].double()
+    query, key, value = torch.split(qkv, [inner, inner, block.heads * block.v])
+    qk = query + key
+    v = value + _along(own["attn.proj.weight"], 1)
+    neurons = _along(own["mlp.fc1.weight"], 0) + own["mlp.fc1.bias"].double() + _along(own["mlp.fc2.weight"], 1)
+    heads = qk.reshape(block.heads, -1).sum(1) + v.reshape(block.heads, -1).sum(1)
+    return [heads.sum()[None], neurons.sum()[None], heads, qk, v, neurons]
+
+
+def _is_stream(name: str) -> bool:
+    """Whether the parameter's last axis is the embedding."""
+    ends = ("attn.qkv.weight", "mlp.fc1.weight", "attn.proj.bias", "mlp.fc2.bias", "gamma", "_token", "pos_embed")
+    return name.endswith(ends) or "norm" in name or (name.startswith("head") and name.endswith("weight"))
+
+
+def _along(values: Tensor, axis: int) -> Tensor:
+    """Sum over all axes but `axis`, in float64."""
+    axis %= values.ndim
+    return (
+        values.double().sum([other for other in range(values.ndim) if other != axis])
+        if values.ndim > 1
+        else values.double()
+    )

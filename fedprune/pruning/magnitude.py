@@ -6,10 +6,10 @@ import numpy as np
 
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
+from fedprune.evidence.weights import sum_by_unit
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.scales import mean_by_layer
 from fedprune.pruning.tap import derive_by_scores
-from fedprune.pruning.weight_groups import sum_by_unit
 from fedprune.vit.surgery import EdgeModel
 
 
@@ -38,5 +38,5 @@ class Magnitude(Method):
             BudgetError: no legal model is small enough.
         """
         squares = {name: value.detach().double().square() for name, value in task.base.model.named_parameters()}
-        scores = mean_by_layer(np.sqrt(sum_by_unit(squares, task.base.shape)), task.base.shape)
+        scores = mean_by_layer(np.sqrt(sum_by_unit(squares, task.base.shape).numpy()), task.base.shape)
         return derive_by_scores(task, scores, self.dimensions, self.floors, self.align)

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from fedprune.evidence.losses import image_losses
+from fedprune.evidence.weights import sum_by_unit, weight_taylor_rows
 from fedprune.pruning.nvit import PARITY, chunk_sums, structure_sums
 from fedprune.pruning.scales import kind_of, places_of, rank_by_kind, shares
-from fedprune.pruning.weight_groups import gradient_copy, sum_by_unit, weight_taylor
+from fedprune.pruning.weight_groups import gradient_copy, weight_taylor
 from tests.recovery.tiny import KINDS, random_base, task_of
 
 
@@ -13,7 +14,7 @@ from tests.recovery.tiny import KINDS, random_base, task_of
 def test_each_unit_owns_the_weights_that_go_with_it(kind: str) -> None:
     base = random_base(kind)
     ones = {name: torch.ones_like(value) for name, value in base.model.named_parameters()}
-    row, places = sum_by_unit(ones, base.shape), places_of(base.shape)
+    row, places = sum_by_unit(ones, base.shape).numpy(), places_of(base.shape)
     assert (row[kind_of(base.shape, "neurons")] == 16 + 1 + 16).all()
     assert (row[kind_of(base.shape, "qk")] == 2 * (16 + 1)).all()
     assert (row[kind_of(base.shape, "v")] == 16 + 1 + 16).all()
@@ -28,14 +29,19 @@ def test_taylor_of_one_image_is_the_sum_of_its_weights_own() -> None:
     base = random_base("plain")
     task = task_of(base)
     image = task.proxy[:1]
-    row = weight_taylor(task, image, images_per_gradient=1)
     model = gradient_copy(task)
     pixels = base.preprocess(task.images.read(image)).double()
-    image_losses(model(pixels), torch.from_numpy(task.images.labels[image]), "labels").sum().backward()
+    labels = torch.from_numpy(task.images.labels[image])
+    row = weight_taylor_rows(
+        base.model, base.shape, pixels, lambda logits, _: image_losses(logits, labels, "labels").sum()
+    )[0]
+    image_losses(model(pixels), labels, "labels").sum().backward()
     fc1, fc2 = model.blocks[1].mlp.fc1, model.blocks[1].mlp.fc2
     neuron = (fc1.weight[5] * fc1.weight.grad[5]).abs().sum() + (fc1.bias[5] * fc1.bias.grad[5]).abs()
     neuron = neuron + (fc2.weight[:, 5] * fc2.weight.grad[:, 5]).abs().sum()
-    assert row[places_of(base.shape).blocks[1].neurons[5]] == pytest.approx(neuron.item(), rel=1e-5)
+    assert row[places_of(base.shape).blocks[1].neurons[5]] == pytest.approx(neuron.item(), rel=1e-12)
+    stored = weight_taylor(task, image, images_per_gradient=1)
+    np.testing.assert_allclose(stored, row, rtol=2**-10, atol=1e-6 * row.max())  # rows are kept as float16
 
 
 def test_nvits_sums_over_weights_are_gate_gradients() -> None:
