@@ -10,7 +10,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("name", help="a run, or a sweep file or its name")
+    parser.add_argument("name", help="a run, or a sweep file, its name, or an override such as method=tap,nvit")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all cells of a sweep")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--write", type=Path, metavar="FILE", help="where to (default report.html in the run's folder)")
     parser.add_argument("--devices", type=int, default=3, help="devices that show their proxy sets (default 3)")
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
 
     if is_sweep(arguments.name):
-        sweep = plan_of(arguments.name)
+        sweep = plan_of(arguments.name, arguments.overrides)
         path = arguments.write or Path(f"{sweep.name}.html")
         write_sweep_page(sweep, path)
     else:

@@ -29,7 +29,9 @@ def sweep_table(sweep: Sweep, metrics: Sequence[str] = ()) -> Table:
     Raises:
         ConfigError: a metric is unknown.
     """
-    chosen = {metric(name).label: name for name in metrics} or COLUMNS
+    with_oracle = any(cell.config.oracle for cell in sweep.cells)
+    usual = {label: name for label, name in COLUMNS.items() if with_oracle or name != "oracle_accuracy"}
+    chosen = {metric(name).label: name for name in metrics} or usual
     readings, heads = [], []
     for cell in sweep.cells:
         head = ", ".join(f"{axis}={label}" for axis, label in cell.labels.items() if axis != "seed") or sweep.name

@@ -48,3 +48,12 @@ def test_a_wrong_name_is_a_sentence(capsys):
 def test_a_paper_table_at_its_full_scale_is_planned_without_a_gpu(capsys):
     assert main(["table", "nuwa/table6", "--scale", "paper", "--seeds", "0", "--dry-run"]) == 0
     assert "4 cells" in capsys.readouterr().out
+
+
+def test_settings_may_stand_behind_an_option(tmp_path, capsys):
+    words = ["table", "nuwa/table6", "--seeds", "0", "--dry-run", f"runs={tmp_path}", "proxy_size=32"]
+    assert main(words) == 0
+    assert "4 missing" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["digest", "a", "b"])
+    assert "unrecognized arguments: b" in capsys.readouterr().err

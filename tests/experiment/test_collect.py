@@ -23,6 +23,8 @@ DEVICES = pd.DataFrame(
         "oracle_correct": [None] * 4,
         "params": [50, 25, 75, None],
         "macs": [10, 20, 40, None],
+        "budget_params": [80, 25, 80, None],
+        "budget_macs": [None, None, None, 16],
         "base_params": [100] * 4,
         "base_macs": [80] * 4,
         "upload_bytes": [1000, 3000, 2000, 2000],
@@ -46,6 +48,7 @@ def cell(tmp_path, seed: int, finished: bool = True) -> Cell:
     [
         ("edge_accuracy", {}, (60 + 80 + 90) / 3),
         ("edge_accuracy", {"task": "*random"}, 80),
+        ("edge_accuracy", {"removed": "0.2"}, (60 + 90) / 2),
         ("edge_accuracy", {"task": "not *random"}, 75),
         ("worst edge_accuracy", {}, 60),
         ("subclassifier_accuracy", {}, (80 + 90 + 80 + 90) / 4),

@@ -96,6 +96,24 @@ def test_wrong_studies_end_in_a_sentence(tmp_path):
         read_study(str(file)).readings("paper")
 
 
+def test_lines_of_different_scales_may_share_a_label(tmp_path):
+    file = tmp_path / "paper" / "table.yaml"
+    file.parent.mkdir()
+    twice = "columns: [{label: a, scales: [glyphs]}, {label: a, scales: [%s], settings: {proxy_size: 7}}]"
+    head = "kind: table\ntitle: t\nscales: {glyphs: {seeds: 1}, cifar: {seeds: 1}}\nrows: [{label: r}]\n"
+    file.write_text(head + twice % "cifar")
+    assert [reading.cell.config.proxy_size for reading in read_study(str(file)).readings("cifar")] == [7]
+    file.write_text(head + twice % "glyphs")
+    with pytest.raises(ConfigError, match="the column 'a' stands twice"):
+        read_study(str(file))
+
+
+def test_a_columns_own_metric_is_shown_in_every_row():
+    study = read_study("nuwa/table4")
+    base = study.rows[0]
+    assert [study.metric_at(base, column) for column in study.columns[:2]] == ["base_accuracy", "mac_ratio"]
+
+
 def test_names_follow_from_folders():
     assert study_folder().is_dir()
     assert {name.split("/")[0] for name in NAMES} >= {"nuwa", "tap", "spvit", "privacy", "scale"}

@@ -1,0 +1,55 @@
+"""Numbers that are measured of a finished run: read from its folder, made where they are not there."""
+
+import json
+import math
+
+import pytest
+
+from fedprune.core.errors import ConfigError
+from fedprune.core.files import write_json
+from fedprune.experiment.afterwards import is_measured, measure, read_afterwards
+from fedprune.experiment.collect import Reading, collect, missing
+from fedprune.experiment.compose import compose
+from fedprune.experiment.metrics import metric
+from fedprune.experiment.run import execute
+from fedprune.experiment.sweep import Cell
+from fedprune.protocol.observer import Observer
+
+AUC, GAIN = "attack:membership:auc", "speed:gain"
+
+
+def test_a_measurement_is_read_from_the_runs_folder(tmp_path):
+    assert math.isnan(read_afterwards(tmp_path, AUC))
+    write_json(tmp_path / "attacks" / "membership.json", {"auc": 0.625, "seed": 0, "settings": {}})
+    write_json(tmp_path / "speed.json", {"gain": 1.5})
+    assert read_afterwards(tmp_path, AUC) == 0.625
+    assert read_afterwards(tmp_path, GAIN) == 1.5
+    assert not is_measured(tmp_path, "attack:lira:auc")
+
+
+@pytest.mark.parametrize("own", [{"seed": 3}, {"settings": {"shadows": 4}}, {"auc": None}])
+def test_what_a_user_tried_with_other_settings_is_not_compared(tmp_path, own):
+    write_json(tmp_path / "attacks" / "membership.json", {"auc": 0.625, "seed": 0, "settings": {}, **own})
+    assert math.isnan(read_afterwards(tmp_path, AUC))
+
+
+@pytest.mark.parametrize("name", ["attack:guessing:auc", "attack:membership:f1", "speed:watts"])
+def test_a_wrong_name_is_a_sentence(name):
+    with pytest.raises(ConfigError, match=f"There is no metric '{name}'"):
+        metric(name)
+
+
+def test_attacks_and_speed_of_a_run_are_measured_once_it_is_finished(small):
+    config = compose([*small, "oracle=false", "recovery=none"])
+    record = execute(config, Observer())
+    readings = [Reading("row", name, metric(name), Cell({}, config)) for name in (AUC, GAIN)]
+    assert len(missing(collect(readings))) == 2
+    for name in (AUC, GAIN):
+        measure(record, name)
+    values = collect(readings).set_index("column")["value"]
+    assert 0 <= values[AUC] <= 1
+    assert values[GAIN] > 0
+    speed = json.loads((record.folder / "speed.json").read_text())
+    assert speed["devices"] == 3
+    assert (record.folder / "attacks" / "membership.png").read_bytes().startswith(b"\x89PNG")
+    assert execute(config, Observer()).digest == record.digest
