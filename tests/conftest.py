@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 
 import fedprune.vit  # noqa: F401  (declares torchvision's missing operators before a test imports timm)
@@ -19,6 +20,30 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"There are no real images at {REAL_DATA}; set FEDPRUNE_DATA to the folder that holds them.")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def photographs(real_data: Path):
+    """24 labelled photographs of ImageNet's validation set."""
+    from fedprune.data.images import ArrayImages
+    from fedprune.data.parquet import Parquet
+
+    dataset = Parquet(root=str(real_data / "imagenet_sample"), test_file="validation.parquet").load()
+    chosen = np.arange(24)
+    return ArrayImages(dataset.test.read(chosen), dataset.test.labels[chosen])
+
+
+@pytest.fixture(scope="session")
+def vit_tiny(real_data: Path):
+    """The real ViT-Tiny; who changes it makes it as it was."""
+    from fedprune.vit.base import Base
+    from fedprune.vit.base_timm import TimmBase
+
+    files = sorted((real_data.parent / "models").glob("vit_tiny_patch16_224.*safetensors"))
+    if not files:
+        pytest.skip(f"There are no weights of vit_tiny_patch16_224 in {real_data.parent / 'models'}.")
+    loaded = TimmBase(model="vit_tiny_patch16_224", weights=str(files[0])).fetch(1000)
+    return Base.of(loaded.model, loaded.preprocess)
 
 
 @pytest.fixture(scope="session")

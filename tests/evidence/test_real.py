@@ -1,33 +1,11 @@
 """The same on the real ViT-Tiny with real photographs."""
 
 import numpy as np
-import pytest
 from scipy.stats import spearmanr
 
-from fedprune.data.images import ArrayImages
-from fedprune.data.parquet import Parquet
 from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.measure import Pass, measure
-from fedprune.vit.base import Base
-from fedprune.vit.base_timm import TimmBase
 from tests.evidence.explicit_gates import gate_gradients
-
-
-@pytest.fixture(scope="module")
-def photographs(real_data):
-    folder = real_data / "imagenet_sample"
-    dataset = Parquet(root=str(folder), test_file="validation.parquet").load()
-    chosen = np.arange(24)
-    return ArrayImages(dataset.test.read(chosen), dataset.test.labels[chosen])
-
-
-@pytest.fixture(scope="module")
-def vit_tiny(real_data):
-    files = sorted((real_data.parent / "models").glob("vit_tiny_patch16_224.*safetensors"))
-    if not files:
-        pytest.skip(f"There are no weights of vit_tiny_patch16_224 in {real_data.parent / 'models'}.")
-    loaded = TimmBase(model="vit_tiny_patch16_224", weights=str(files[0])).fetch(1000)
-    return Base.of(loaded.model, loaded.preprocess)
 
 
 def test_rows_equal_explicit_gates_on_vit_tiny(vit_tiny, photographs):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -15,6 +17,16 @@ PUBLISHED = {  # parameters as timm prints them; multiply-accumulates of the mat
     "deit_small_patch16_224": (22_050_664, 4_598_882_304),
     "deit_base_patch16_224": (86_567_656, 17_563_828_224),
 }
+
+
+# NViT (arXiv 2110.04869), parameters in millions and "FLOPs" in billions: the distilled DeiTs that it starts from, and
+# its own models, whose widths it does not print.
+NVIT_BASES = {
+    "deit_base_distilled_patch16_224": (87.34, 17.69),
+    "deit_small_distilled_patch16_224": (22.44, 4.64),
+    "deit_tiny_distilled_patch16_224": (5.91, 1.27),
+}
+NVIT_MODELS = {"NViT-B": (34, 6.8), "NViT-H": (30, 6.2), "NViT-S": (21, 4.2)}
 
 
 def fused_attention_off(model):
@@ -47,6 +59,30 @@ def test_counts_of_the_published_models(name):
     with torch.device("meta"):
         shape = read_shape(timm.create_model(name))
     assert (count_params(shape), count_macs(shape)) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", NVIT_BASES)
+def test_counts_of_nvits_bases(name):
+    """Parameters to the printed digit; its FLOPs are a little more than our MACs, as if norms and softmax counted."""
+    with torch.device("meta"):
+        shape = read_shape(timm.create_model(name))
+    millions, billions = NVIT_BASES[name]
+    assert round(count_params(shape) / 1e6, 2) == millions
+    assert 0 < billions / (count_macs(shape) / 1e9) - 1 < 0.01
+
+
+@pytest.mark.parametrize("name", NVIT_MODELS)
+def test_counts_of_nvits_models(name):
+    """A distilled DeiT-Base with all widths cut alike to NViT's parameters has NViT's FLOPs to 3 %."""
+    with torch.device("meta"):
+        base = read_shape(timm.create_model("deit_base_distilled_patch16_224"))
+    millions, billions = NVIT_MODELS[name]
+    for percent in range(100, 0, -1):
+        block = replace(base.blocks[0], qk=64 * percent // 100, v=64 * percent // 100, neurons=3072 * percent // 100)
+        shape = replace(base, embed=768 * percent // 100, blocks=(block,) * 12)
+        if count_params(shape) <= 1e6 * millions:
+            break
+    assert count_macs(shape) / 1e9 == pytest.approx(billions, rel=0.03)
 
 
 def test_torchs_counter_agrees_on_deit_tiny():
