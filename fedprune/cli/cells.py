@@ -12,6 +12,7 @@ from fedprune.cli.progress import console
 from fedprune.experiment.afterwards import is_afterwards, is_measured, measure
 from fedprune.experiment.campaign import launch, run_cells
 from fedprune.experiment.collect import Reading
+from fedprune.experiment.expected import expected_seconds
 from fedprune.experiment.record import is_finished, read_record
 from fedprune.experiment.status import STATES, CellStatus, seconds_left, status_of
 from fedprune.experiment.sweep import Cell, Sweep
@@ -28,8 +29,7 @@ def show_status(sweep: Sweep, in_full: bool) -> list[CellStatus]:
     removed = f" ({sweep.duplicates} duplicates removed)" if sweep.duplicates else ""
     console.print(f"{sweep.name}: {len(statuses)} cells{removed}: {words}", highlight=False, soft_wrap=True)
     if counts["done"] < len(statuses):
-        left = seconds_left(statuses)
-        console.print(f"estimated time left: {_duration(left)}, one cell after the other", highlight=False)
+        console.print(f"estimated time left: {_time_left(statuses)}, one cell after the other", highlight=False)
     for status in statuses:
         if status.state == "failed":
             console.print(f"failed: {status.cell.config.title()}: {status.reason}", highlight=False, markup=False)
@@ -84,9 +84,17 @@ def _cell_table(statuses: Sequence[CellStatus]) -> Table:
     return table
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
+def _time_left(statuses: Sequence[CellStatus]) -> str:
+    left = seconds_left(statuses)
+    if left is not None:
+        return _duration(left)
+    guess = expected_seconds(status.cell.config for status in statuses)
+    if guess is None:
         return "unknown until one cell is done"
+    return f"no cell is done yet; by its passes of images alone about {_duration(guess)}"
+
+
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -16,7 +16,7 @@ def test_a_dry_run_shows_every_cell_and_runs_none(sweep_file, tmp_path, capsys):
     assert main(["sweep", sweep_file, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "4 cells: 4 missing" in shown
-    assert "unknown until one cell is done" in shown
+    assert "no cell is done yet; by its passes of images alone about" in shown
     assert shown.count("missing") == 5
     assert not (tmp_path / "runs").exists()
 
@@ -47,7 +47,9 @@ def test_a_wrong_name_is_a_sentence(capsys):
 
 def test_a_paper_table_at_its_full_scale_is_planned_without_a_gpu(capsys):
     assert main(["table", "nuwa/table6", "--scale", "paper", "--seeds", "0", "--dry-run"]) == 0
-    assert "4 cells" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 cells" in shown
+    assert "about" in shown[shown.index("estimated time left") :]
 
 
 def test_settings_may_stand_behind_an_option(tmp_path, capsys):
