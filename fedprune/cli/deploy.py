@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--local", type=int, metavar="N", help="start a SuperLink and N SuperNodes on loopback")
     where.add_argument("--superlink", metavar="HOST:PORT", help="use the SuperLink that listens there")
     parser.add_argument("--secret", type=Path, help="file with the SuperExec secret of that SuperLink")
-    parser.add_argument("--tls", type=Path, metavar="FOLDER", help="folder with ca.crt, server.crt and server.key")
+    parser.add_argument(
+        "--tls", metavar="FOLDER", help="folder with ca.crt, server.crt and server.key; `local` makes them for --local"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings as for `fedprune run`")
 
 
@@ -32,5 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         settings += [f"engine.address='{arguments.superlink}'", f"engine.secret='{arguments.secret.resolve()}'"]
     if arguments.tls is not None:
-        settings.append(f"engine.tls='{arguments.tls.resolve()}'")
+        tls = arguments.tls if arguments.tls == "local" else Path(arguments.tls).resolve()
+        settings.append(f"engine.tls='{tls}'")
     return run_command.run(argparse.Namespace(overrides=[*settings, *arguments.overrides], multirun=False))

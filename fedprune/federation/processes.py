@@ -14,18 +14,10 @@ from pathlib import Path
 from types import TracebackType
 
 from fedprune.core.errors import FedpruneError
+from fedprune.federation.certificates import Certificates
 from fedprune.federation.logs import DEVICE_LOG, log_path
 
 GRACE = 10.0  # seconds between asking a process to end and ending it
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """Files for TLS between SuperLink and SuperNodes, all PEM; `docs/deployment.md` says how to make them."""
-
-    authority: Path
-    certificate: Path
-    key: Path
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The ray engine: Flower's own simulation, for many GPUs and for a Ray cluster of several machines."""
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -12,13 +13,16 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedprune.core.errors import require
+from fedprune.core.errors import FedpruneError, require
 from fedprune.core.registry import register
-from fedprune.federation.engine import CLIENT_APP, Engine, load_client_app
+from fedprune.federation.engine import CLIENT_APP, Engine
 from fedprune.federation.logs import DEVICE_LOG, log_path
+from fedprune.federation.messages import describe
 from fedprune.federation.strategy import EdgeModels
+from fedprune.federation.time_limit import TimeLimitedApp
 from fedprune.federation.window import WindowGrid
 
+START_ATTEMPTS = 3
 START_PATIENCE = 600.0  # seconds that Ray and Flower's nodes have to start
 
 
@@ -33,7 +37,7 @@ class Ray(Engine):
         num_cpus: CPUs for each actor that does devices' work.
         num_gpus: GPUs for each, may be a fraction; a fraction is a matter of scheduling and caps no memory.
         window: Most messages on their way, which bounds memory; 0 is four for each CPU of the cluster.
-        timeout: Seconds that a device has for an answer, waiting for an actor included.
+        timeout: Seconds that a device has for an answer, once an actor works for it.
     """
 
     address: str = ""
@@ -58,8 +62,11 @@ class Ray(Engine):
         """
 
         def serve(grid: Grid) -> None:
-            size = self.window or 4 * max(1, int(require("ray", "ray").cluster_resources().get("CPU", 1)))
-            strategy.run(WindowGrid(grid, size, devices, START_PATIENCE), self.timeout)
+            cpus = max(1, int(require("ray", "ray").cluster_resources().get("CPU", 1)))
+            size = self.window or 4 * cpus
+            # An actor ends a device's work when its time is up; a device may wait for others that use up all of theirs.
+            turns = 1 + math.ceil(size * self.num_cpus / cpus)
+            strategy.run(WindowGrid(grid, size, devices, START_PATIENCE), turns * self.timeout)
 
         self.simulate(serve, devices, client_app)
 
@@ -78,17 +85,18 @@ class Ray(Engine):
         def main(grid: Grid, context: Context) -> None:
             serve(grid)
 
-        # Without max_restarts, an actor that a device has ended stays in Flower's pool and fails every later device.
-        actors = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1}
+        # Without max_restarts, an actor that a device has ended stays in Flower's pool and fails every later device;
+        # without max_task_retries, so does one that is being restarted.
+        actors = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1, "max_task_retries": 1}
         with _quiet(), self._cluster(ray):
             config: Any = {"client_resources": actors}
-            run_simulation(server_app, load_client_app(client_app), devices, backend_config=config)
+            run_simulation(server_app, TimeLimitedApp(client_app, self.timeout), devices, backend_config=config)
 
     @contextmanager
     def _cluster(self, ray: Any) -> Iterator[None]:
         """Start or join Ray before Flower does, which knows no addresses and no environment of actors."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than Ray's 30 s
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves actors beside any other job
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -98,11 +106,30 @@ class Ray(Engine):
         size = (
             {"address": self.address} if self.address else {"num_cpus": self.cpus or None, "include_dashboard": False}
         )
-        ray.init(**size, runtime_env={"env_vars": environment}, logging_level=logging.ERROR, log_to_driver=False)
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        _start(ray, {**size, **quiet, "runtime_env": {"env_vars": environment}})
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _start(ray: Any, arguments: dict[str, Any]) -> None:
+    """Start or join Ray; it gives its own processes 30 s, which a busy machine may need more than once.
+
+    Raises:
+        FedpruneError: it does not start.
+    """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(**arguments)
+            return
+        except Exception as error:  # Ray raises a plain one
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise FedpruneError(
+                    f"Ray does not start: {describe(error)} Is the machine too busy, or engine.address wrong?"
+                ) from error
 
 
 @contextmanager

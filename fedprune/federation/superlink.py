@@ -1,11 +1,13 @@
 """The superlink engine: Flower's SuperLink and SuperNodes, as on real devices."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 from flwr.app import Context
@@ -25,13 +27,15 @@ from flwr.superlink.grid import HttpGrid
 import fedprune
 from fedprune.core.errors import FedpruneError
 from fedprune.core.registry import register
+from fedprune.federation.certificates import Certificates, certificates_in, make_certificates, read_authority
 from fedprune.federation.engine import CLIENT_APP, Engine
 from fedprune.federation.logs import log_path
-from fedprune.federation.processes import Certificates, LocalProcesses
+from fedprune.federation.processes import LocalProcesses
 from fedprune.federation.strategy import EdgeModels
 from fedprune.federation.window import WindowGrid
 
 START_PATIENCE = 180.0  # seconds that the processes have to start and connect
+NODE_START = 10.0  # seconds that each SuperNode on loopback may add to it
 
 PYPROJECT = """[project]
 name = "fedprune"
@@ -57,8 +61,10 @@ class SuperLink(Engine):
     Attributes:
         address: Of a deployed SuperLink, `host:port`; empty starts one on loopback with a SuperNode for each device.
         secret: File with the deployed SuperLink's SuperExec secret.
-        tls: Folder with `ca.crt`, `server.crt` and `server.key`; empty is unencrypted, for loopback only.
-        window: Most messages on their way, which bounds memory.
+        tls: Folder with `ca.crt`, `server.crt` and `server.key`; `local` makes certificates for this run on loopback;
+            empty is unencrypted, for loopback only.
+        window: Most messages on their way, which bounds memory, and on loopback the processes at work; 0 is one for
+            each CPU there, and 32 on a deployment.
         timeout: Seconds that a device has for an answer.
         patience: Seconds that deployed devices have to connect; who comes later does not take part.
     """
@@ -66,15 +72,17 @@ class SuperLink(Engine):
     address: str = ""
     secret: str = ""
     tls: str = ""
-    window: int = 8
+    window: int = 0
     timeout: float = 3600.0
     patience: float = START_PATIENCE
 
     def __post_init__(self) -> None:
-        if self.window < 1 or min(self.timeout, self.patience) <= 0:
-            raise ValueError("engine.window must be at least 1; engine.timeout and engine.patience must be above 0")
+        if self.window < 0 or min(self.timeout, self.patience) <= 0:
+            raise ValueError("engine.window must not be negative; engine.timeout and engine.patience must be above 0")
         if bool(self.address) != bool(self.secret):
             raise ValueError("engine.address and engine.secret belong together: give both, or neither for loopback")
+        if self.address and self.tls == "local":
+            raise ValueError("engine.tls=local is for loopback; a deployment needs the folder with its ca.crt")
 
     def run(self, strategy: EdgeModels, devices: int, client_app: str = CLIENT_APP) -> None:
         """Run `strategy` to its end.
@@ -82,24 +90,32 @@ class SuperLink(Engine):
         Raises:
             FedpruneError: the SuperLink does not answer, or no device connects.
         """
-        files = Path(self.tls)
-        certificates = Certificates(files / "ca.crt", files / "server.crt", files / "server.key") if self.tls else None
-        authority = certificates.authority.read_bytes() if certificates else None
-        if self.address:
-            secret = Path(self.secret).read_bytes()
-            self._serve(strategy, devices, client_app, Connection(self.address, secret, authority))
-            return
-        log = log_path()
-        nodes_log = log.with_name("nodes.log") if log else None
-        with LocalProcesses(devices, certificates, nodes_log) as processes:
-            connection = Connection(processes.address, processes.secret, authority, processes)
-            self._serve(strategy, devices, client_app, connection)
+        with TemporaryDirectory(prefix="fedprune-tls-") as folder:
+            certificates = self._certificates(Path(folder))
+            authority = read_authority(certificates) if certificates else None
+            if self.address:
+                secret = Path(self.secret).read_bytes()
+                self._serve(strategy, devices, client_app, Connection(self.address, secret, authority))
+                return
+            log = log_path()
+            nodes_log = log.with_name("nodes.log") if log else None
+            with LocalProcesses(devices, certificates, nodes_log) as processes:
+                connection = Connection(processes.address, processes.secret, authority, processes)
+                self._serve(strategy, devices, client_app, connection)
+
+    def _certificates(self, folder: Path) -> Certificates | None:
+        if self.tls == "local":
+            return make_certificates(folder)
+        return certificates_in(Path(self.tls)) if self.tls else None
 
     def _serve(self, strategy: EdgeModels, devices: int, client_app: str, connection: "Connection") -> None:
         connection.start_run(client_app)
+        # On loopback each message is a process of this machine, and each node has to be started by it.
+        window = self.window or (32 if self.address else os.cpu_count() or 1)
+        patience = self.patience if self.address else self.patience + devices * NODE_START
         try:
             with connection.grid() as grid:
-                strategy.run(WindowGrid(grid, self.window, devices, self.patience), self.timeout)
+                strategy.run(WindowGrid(grid, window, devices, patience), self.timeout)
         except httpx.HTTPError as error:
             raise FedpruneError(
                 f"The SuperLink at {connection.address} was lost: {error}. The same command goes on from here."

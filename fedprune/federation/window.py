@@ -1,5 +1,6 @@
 """A grid in front of one of Flower's own: few messages on their way at a time, and exactly one reply for each."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,21 +14,22 @@ from fedprune.federation.local import RAISED, checked_reply, failure
 from fedprune.federation.messages import describe
 
 POLL = 0.05  # seconds between looks for replies
+LOST = "its process ended, or Flower could not start it"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Waiting:
     message: Message
     until: float
-    attempt: int
 
 
 class WindowGrid(Grid):
     """Sends at most `size` messages ahead of their replies, so memory stays bounded by `size` models.
 
     A message that gets no reply in time, cannot be delivered, or whose reply cannot be read gets an error reply that
-    says so. A failure that is not the ClientApp's own (Flower lost the process that should have run it) is tried
-    once more, because it may have hit a device that only stood beside the culprit.
+    says so.
     """
 
     def __init__(self, grid: Grid, size: int, nodes: int, patience: float) -> None:
@@ -91,18 +93,16 @@ class WindowGrid(Grid):
                 return
             replies = self._pull(waiting)
             for reply in replies:
-                yield from self._received(waiting, reply, timeout)
+                yield from self._received(waiting, reply)
             yield from self._expired(waiting, timeout)
             if not replies:
                 time.sleep(POLL)
 
-    def _send(
-        self, waiting: dict[str, _Waiting], message: Message, timeout: float | None, attempt: int = 1
-    ) -> Iterator[Message]:
+    def _send(self, waiting: dict[str, _Waiting], message: Message, timeout: float | None) -> Iterator[Message]:
         until = float("inf") if timeout is None else time.monotonic() + timeout
         identity = next(iter(self.grid.push_messages([message])), None)
         if identity:
-            waiting[identity] = _Waiting(message, until, attempt)
+            waiting[identity] = _Waiting(message, until)
         else:
             yield failure(message, "the message could not be delivered")
 
@@ -118,22 +118,13 @@ class WindowGrid(Grid):
         except Exception as error:
             return [failure(message, f"its answer cannot be read ({describe(error)})", RAISED)]
 
-    def _received(self, waiting: dict[str, _Waiting], reply: Message, timeout: float | None) -> Iterator[Message]:
+    def _received(self, waiting: dict[str, _Waiting], reply: Message) -> Iterator[Message]:
         sent = waiting.pop(reply.metadata.reply_to_message_id, None)
         if sent is None:
             return  # a second answer, or one that came too late
-        lost = reply.has_error() and reply.error.code != RAISED
-        if lost and sent.attempt == 1:
-            # A message can be sent once only.
-            again = Message(
-                sent.message.content,
-                dst_node_id=sent.message.metadata.dst_node_id,
-                message_type=sent.message.metadata.message_type,
-                group_id=sent.message.metadata.group_id,
-            )
-            yield from self._send(waiting, again, timeout, attempt=2)
-        elif lost:
-            yield failure(sent.message, reply.error.reason or "its process was lost")
+        if reply.has_error() and reply.error.code != RAISED:
+            logger.warning("Flower says: %s", describe(reply.error.reason))
+            yield failure(sent.message, LOST)
         else:
             yield checked_reply(sent.message, reply)
 

@@ -1,8 +1,12 @@
 """The same record on every engine, with any number of workers, in any order of replies."""
 
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 from flwr.app import ConfigRecord
 
+from fedprune.experiment.run import log_file
 from fedprune.federation import client_app
 from fedprune.federation.engine import CLIENT_APP
 from fedprune.federation.inline import Inline, InlineGrid
@@ -54,23 +58,50 @@ def test_a_window_over_a_polled_grid_gives_the_same(configure, clean, tmp_path):
 
 @pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_worker_processes_give_the_same(configure, run_strategy, clean, tmp_path, workers):
-    config = configure(cache=str(tmp_path / "other"))
-    assert run_strategy(config, Inline(workers=workers), CLIENT_APP) == clean
+    with log_file(tmp_path / "run.log"):
+        rows = run_strategy(configure(cache=str(tmp_path / "other")), Inline(workers=workers), CLIENT_APP)
+    assert rows == clean
+    assert_logged(tmp_path / "run.log")
 
 
-@pytest.mark.slow
+def assert_logged(log):
+    """Check that the lines of all devices reached the run's log, whatever process they ran in."""
+    text = log.read_text()
+    for device in range(4):
+        assert f"fedprune.device: device {device}: query.report, " in text
+        assert f"fedprune.device: device {device}: evaluate.edge_model, " in text
+
+
 def test_ray_gives_the_same(configure, run_strategy, clean, tmp_path):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="Ray is not installed; `pip install fedprune[ray]` brings it.")
     from fedprune.federation.simulation import Ray
 
-    assert run_strategy(configure(cache=str(tmp_path / "other")), Ray(cpus=2), CLIENT_APP) == clean
+    with log_file(tmp_path / "run.log"):
+        rows = run_strategy(configure(cache=str(tmp_path / "other")), Ray(cpus=2), CLIENT_APP)
+    assert rows == clean
+    assert_logged(tmp_path / "run.log")
 
 
 @pytest.mark.slow
-def test_superlink_gives_the_same_and_leaves_nothing_behind(configure, run_strategy, clean, tmp_path):
+def test_superlink_with_tls_gives_the_same_and_leaves_nothing_behind(configure, run_strategy, clean, tmp_path):
     from fedprune.federation.superlink import SuperLink
 
-    assert run_strategy(configure(cache=str(tmp_path / "other")), SuperLink(), CLIENT_APP) == clean
+    before = flower_processes()
+    with log_file(tmp_path / "run.log"):
+        rows = run_strategy(configure(cache=str(tmp_path / "other")), SuperLink(tls="local"), CLIENT_APP)
+    assert flower_processes() <= before
+    assert rows == clean
+    assert_logged(tmp_path / "run.log")
+
+
+def flower_processes():
+    """Return the process ids of everything that Flower has started on this machine."""
+    ids = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if b"/flower-super" in (folder / "cmdline").read_bytes():
+                ids.add(folder.name)
+    return ids
 
 
 def test_models_are_made_only_as_fast_as_they_are_sent(configure, tmp_path):

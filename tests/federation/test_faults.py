@@ -15,10 +15,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
-def run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults):
-    """Give every second device a fault, run with and without; return the rows of the faulty, by fault."""
-    devices = 2 * len(faults)
-    culprits = {fault: 2 * place + 1 for place, fault in enumerate(faults)}
+def run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults, step=2):
+    """Give each `step`-th device a fault, run with and without; return the rows of the faulty, by fault."""
+    devices = step * len(faults) + 2
+    culprits = {fault: step * place + 1 for place, fault in enumerate(faults)}
     clean = run_strategy(configure(devices, cache=str(tmp_path / "clean")), Inline())
     assert {row["status"] for row in clean.values()} == {"ok"}
     set_faults({f"{phase} {device}": what for (phase, what), device in culprits.items()})
@@ -61,6 +61,7 @@ def write_table(table):
 
 
 IN_PROCESS = [*(("report", fault) for fault in REPORT_FAULTS), *(("evaluate", fault) for fault in EVALUATE_FAULTS)]
+NEED_PROCESSES = [(phase, fault) for phase in ("report", "evaluate") for fault in NEED_PROCESS]
 
 
 def test_in_this_process(configure, run_strategy, set_faults, tmp_path):
@@ -69,26 +70,35 @@ def test_in_this_process(configure, run_strategy, set_faults, tmp_path):
 
 @pytest.mark.slow
 def test_in_worker_processes(configure, run_strategy, set_faults, tmp_path):
-    faults = [*IN_PROCESS, *((phase, fault) for phase in ("report", "evaluate") for fault in NEED_PROCESS)]
-    engine = Inline(workers=2, timeout=90.0)  # an honest device must never need as long
+    faults = [*IN_PROCESS, *NEED_PROCESSES]
+    engine = Inline(workers=2, timeout=30.0)  # an honest device must never need as long
     check("workers", run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_on_ray(configure, run_strategy, set_faults, tmp_path):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="Ray is not installed; `pip install fedprune[ray]` brings it.")
     from fedprune.federation.simulation import Ray
 
-    faults = [*IN_PROCESS, ("report", "exit"), ("evaluate", "exit"), ("join", "raise"), ("join", "no records")]
-    check("ray", run_with_faults(configure, run_strategy, set_faults, tmp_path, Ray(cpus=2, window=4), faults))
+    faults = [*IN_PROCESS, *NEED_PROCESSES, ("join", "raise"), ("join", "no records")]
+    engine = Ray(cpus=2, window=4, timeout=30.0)
+    check("ray", run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_on_superlink(configure, run_strategy, set_faults, tmp_path):
+    """One fault of each kind: every message starts a process, so all of them would take an hour."""
     from fedprune.federation.superlink import SuperLink
 
-    faults = [("report", "raise"), ("report", "NaN"), ("evaluate", "answers for another")]
-    check("superlink", run_with_faults(configure, run_strategy, set_faults, tmp_path, SuperLink(), faults))
+    faults = [
+        *NEED_PROCESSES, ("report", "raise"), ("report", "NaN"), ("report", "truncated bytes"),
+        ("report", "another node's name"), ("evaluate", "nothing"), ("evaluate", "answers for another"),
+        ("evaluate", "negative count"), ("join", "raise"),
+    ]  # fmt: skip
+    engine = SuperLink(timeout=90.0)
+    check("superlink", run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults, step=1))
 
 
 def test_two_nodes_that_claim_one_device_both_lose_it():
