@@ -125,9 +125,10 @@ def _split(override: str) -> tuple[str, str]:
 def without_duplicates(name: str, cells: Iterable[Cell]) -> Sweep:
     """Return the cells as a sweep in which each run stands once."""
     given = list(cells)
-    unique = {cell.config.identity(): cell for cell in reversed(given)}
-    kept = tuple(cell for cell in given if unique[cell.config.identity()] is cell)
-    return Sweep(name, kept, len(given) - len(kept))
+    first: dict[str, Cell] = {}
+    for cell in given:
+        first.setdefault(cell.config.identity(), cell)
+    return Sweep(name, tuple(first.values()), len(given) - len(first))
 
 
 def configure(settings: Settings, extra: Sequence[str] = ()) -> RunConfig:

@@ -108,6 +108,14 @@ def test_lines_of_different_scales_may_share_a_label(tmp_path):
         read_study(str(file))
 
 
+def test_a_run_behind_two_numbers_is_planned_once():
+    study = read_study("privacy/tradeoff")
+    readings = study.readings("glyphs", seeds=[0])
+    cells = cells_of("tradeoff", readings).cells
+    assert len(cells) == len({cell.config.identity() for cell in cells}) == 2 + 4 * 5
+    assert len(readings) == 2 * (2 + 4) * 5
+
+
 def test_a_columns_own_metric_is_shown_in_every_row():
     study = read_study("nuwa/table4")
     base = study.rows[0]
