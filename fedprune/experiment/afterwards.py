@@ -1,7 +1,7 @@
-"""What is measured of a run once it is finished: attacks on its reports, the speed of its edge models.
+"""What is measured of a run once it is finished: attacks on reports, quality of proxy sets, speed of edge models.
 
-A metric `attack:<attack>:<number>` or `speed:<number>` reads such a measurement; commands that run what is missing
-make it first. It stands in a file of its own in the run's folder and is no part of the run's digest.
+A metric `attack:<attack>:<number>`, `proxy:<number>` or `speed:<number>` reads such a measurement; commands that run
+what is missing make it first. It stands in a file of its own in the run's folder and is no part of the run's digest.
 """
 
 import json
@@ -12,10 +12,23 @@ from fedprune.core.errors import ConfigError
 from fedprune.experiment.options import describe
 from fedprune.experiment.record import Record
 
-SPEED = {
+Described = dict[str, tuple[str, bool | None, int]]  # label, whether higher is better, digits
+
+SPEED: Described = {
     "milliseconds": ("time of an image (ms)", False, 2),
     "base_milliseconds": ("time of an image, base (ms)", None, 2),
     "gain": ("times faster than the base", True, 2),
+}
+PROXY: Described = {
+    "mmd": ("squared MMD of proxy set and private images", False, 4),
+    "frechet": ("Frechet distance of proxy set and private images", False, 2),
+    "c2st": ("AUC of telling proxy set and private images apart", False, 3),
+    "label_tv": ("total variation between label mixes", False, 3),
+    "class_coverage": ("share of the device's classes in the proxy set", True, 3),
+    "precision": ("share of proxy images near private ones", True, 3),
+    "coverage": ("share of private images near proxy images", True, 3),
+    "spearman": ("rank correlation of importances with the oracle's", True, 3),
+    "jaccard": ("overlap of the more important half with the oracle's", True, 3),
 }
 ATTACK = {
     "auc": "AUC",
@@ -27,7 +40,7 @@ ATTACK = {
 
 def is_afterwards(name: str) -> bool:
     """Say whether a metric's name is that of such a measurement."""
-    return name.startswith(("attack:", "speed:"))
+    return name.startswith(("attack:", "proxy:", "speed:"))
 
 
 def describe_afterwards(name: str) -> tuple[str, bool | None, int]:
@@ -37,10 +50,11 @@ def describe_afterwards(name: str) -> tuple[str, bool | None, int]:
         ConfigError: there is no such measurement.
     """
     kind, _, rest = name.partition(":")
-    if kind == "speed":
-        if rest not in SPEED:
-            raise ConfigError(f"There is no metric {name!r}. There are: speed:{', speed:'.join(SPEED)}.")
-        return SPEED[rest]
+    if known := {"speed": SPEED, "proxy": PROXY}.get(kind):
+        if rest not in known:
+            names = ", ".join(f"{kind}:{number}" for number in known)
+            raise ConfigError(f"There is no metric {name!r}. There are: {names}.")
+        return known[rest]
     attack, _, number = rest.partition(":")
     if attack not in describe("attack") or number not in ATTACK:
         raise ConfigError(
@@ -70,15 +84,18 @@ def is_measured(folder: Path, name: str) -> bool:
 def measure(record: Record, name: str) -> None:
     """Make the measurement that a metric reads."""
     from fedprune.experiment.attack import attack_cases, attack_run
+    from fedprune.experiment.proxies import measure_proxies
     from fedprune.experiment.speed import measure_speed
 
-    if name.startswith("speed:"):
+    if name.startswith("proxy:"):
+        measure_proxies(record)
+    elif name.startswith("speed:"):
         measure_speed(record)
     else:
         attack_run(record, attack_cases(record, 0), name.split(":")[1], {}, 0)
 
 
 def _file(folder: Path, name: str) -> Path:
-    if name.startswith("speed:"):
-        return folder / "speed.json"
+    if not name.startswith("attack:"):
+        return folder / {"speed": "speed.json", "proxy": "proxies.json"}[name.split(":")[0]]
     return folder / "attacks" / f"{name.split(':')[1]}.json"
