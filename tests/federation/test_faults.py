@@ -17,7 +17,7 @@ BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 def run_with_faults(configure, run_strategy, set_faults, tmp_path, engine, faults, step=2):
     """Give each `step`-th device a fault, run with and without; return the rows of the faulty, by fault."""
-    devices = step * len(faults) + 2
+    devices = max(step * len(faults), len(faults) + 2)  # at least two are healthy
     culprits = {fault: step * place + 1 for place, fault in enumerate(faults)}
     clean = run_strategy(configure(devices, cache=str(tmp_path / "clean")), Inline())
     assert {row["status"] for row in clean.values()} == {"ok"}
