@@ -7,7 +7,7 @@ import logging
 import time
 from functools import lru_cache
 
-from flwr.app import Context, Error, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from torch import nn
@@ -54,7 +54,7 @@ def join(message: Message, context: Context) -> Message:
 def report(message: Message, context: Context) -> Message:
     """Answer with the guarded mixture of this device's private images, and its budget."""
     device = _device(context)
-    space = messages.read_space(message.content.array_records["space"])
+    space = messages.read_space(messages.record(message.content, "space", ArrayRecord))
     upload = make_report(_world(message), device, space)
     return Message(messages.report_reply(device, upload), reply_to=message)
 
@@ -64,7 +64,7 @@ def edge_model(message: Message, context: Context) -> Message:
     """Answer with the counts of the edge model, and of the base, on this device's private test images."""
     device, world = _device(context), _world(message)
     evaluation = evaluate(world, device, *_edge_model(message))
-    role = str(message.content.config_records["config"]["role"])
+    role = str(messages.record(message.content, "config", ConfigRecord)["role"])
     return Message(messages.evaluation_reply(device, role, evaluation), reply_to=message)
 
 
@@ -77,14 +77,14 @@ def trained_edge_model(message: Message, context: Context) -> Message:
 
 def _edge_model(message: Message) -> tuple[nn.Module, tuple[int, ...]]:
     """Return the edge model in a message, and the base class of each of its outputs."""
-    config = message.content.config_records["config"]
-    arrays = {name: array.numpy() for name, array in message.content.array_records["model"].items()}
+    config = messages.record(message.content, "config", ConfigRecord)
+    arrays = {name: array.numpy() for name, array in messages.record(message.content, "model", ArrayRecord).items()}
     model = unpack(Shape.from_json(str(config["shape"])), arrays, str(config["tokens"]))
     return model, tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
 
 
 def _world(message: Message) -> World:
-    return _open(str(message.content.config_records["config"]["setup"]))
+    return _open(str(messages.record(message.content, "config", ConfigRecord)["setup"]))
 
 
 @lru_cache(maxsize=2)

@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedprune.federation.inline import InlineGrid
+from fedprune.federation.messages import record
 from fedprune.federation.window import WindowGrid
 from fedprune.federation.workers import WorkerGrid
 
@@ -26,7 +27,7 @@ def echo(message: Message, context: Context) -> Message:
 
 def answer(content: RecordDict, device: int) -> RecordDict:
     """Do the client's work: decode the array and sum it up."""
-    total = int(content.array_records["model"]["weights"].numpy().view(np.uint8)[:64].sum())
+    total = int(record(content, "model", ArrayRecord)["weights"].numpy().view(np.uint8)[:64].sum())
     return RecordDict({"metrics": MetricRecord({"total": total}), "config": ConfigRecord({"device": device})})
 
 

@@ -42,6 +42,7 @@ MAX_REASON = 300
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 
 def _total(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
@@ -57,6 +58,22 @@ def _total(read: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
             raise ReportRejected(f"answer: it cannot be read ({describe(error)}).") from error
 
     return wrapped
+
+
+def record(content: RecordDict, name: str, kind: type[Record]) -> Record:
+    """Return the record `name` of a message.
+
+    Not through Flower's views (`content.array_records`): a view and its content hold each other, and a model that was
+    read so stays in memory until the cyclic garbage collector runs.
+
+    Raises:
+        KeyError: there is none of that name.
+        TypeError: it is of another kind.
+    """
+    found = content[name]
+    if not isinstance(found, kind):
+        raise TypeError(f"the record {name!r} is no {kind.__name__}")
+    return found
 
 
 def join_request() -> RecordDict:
@@ -76,7 +93,7 @@ def read_claim(content: RecordDict) -> int:
     Raises:
         ReportRejected: there is no such claim.
     """
-    device = content.config_records["config"]["device"]
+    device = record(content, "config", ConfigRecord)["device"]
     if type(device) is not int:
         raise ReportRejected("device: not a whole number.")
     return device
@@ -115,14 +132,14 @@ def read_upload(content: RecordDict, device: int) -> Upload:
         ReportRejected: the answer claims another device, is too large, or its ledger cannot be read.
     """
     _check_claim(content, device)
-    record = content.array_records["report"]
-    if len(record) > MAX_FIELDS:
-        raise ReportRejected(f"upload: {len(record)} fields are more than {MAX_FIELDS}.")
-    arrays = {str(name): array.data for name, array in record.items()}
+    found = record(content, "report", ArrayRecord)
+    if len(found) > MAX_FIELDS:
+        raise ReportRejected(f"upload: {len(found)} fields are more than {MAX_FIELDS}.")
+    arrays = {str(name): array.data for name, array in found.items()}
     size = sum(len(data) for data in arrays.values())
     if size > MAX_REPORT_BYTES:
         raise ReportRejected(f"upload: {size} bytes are more than {MAX_REPORT_BYTES}.")
-    return Upload(arrays, _read_ledger(content.config_records["config"]["ledger"]))
+    return Upload(arrays, _read_ledger(record(content, "config", ConfigRecord)["ledger"]))
 
 
 def edge_model_message(
@@ -157,10 +174,10 @@ def read_evaluation(content: RecordDict, device: int, role: str, images: int) ->
         ReportRejected: the answer is for another device or model, or a count is not between 0 and `images`.
     """
     _check_claim(content, device)
-    if content.config_records["config"]["role"] != role:
+    if record(content, "config", ConfigRecord)["role"] != role:
         raise ReportRejected(f"role: the answer is not about the {role} model.")
-    record = content.metric_records["metrics"]
-    counts = {name: record[name] for name in Evaluation.__dataclass_fields__}
+    found = record(content, "metrics", MetricRecord)
+    counts = {name: found[name] for name in Evaluation.__dataclass_fields__}
     if counts["images"] != images:
         raise ReportRejected(f"images: {describe(counts['images'])} were tested and not {images}.")
     return Evaluation(**{name: _count(name, count, images) for name, count in counts.items()})
@@ -190,12 +207,12 @@ def read_personal(content: RecordDict, device: int, images: int, reference: bool
         ReportRejected: the answer is for another device, or a number is not in its range.
     """
     before = read_evaluation(content, device, "edge", images)
-    record = content.metric_records["personal"]
-    seconds = record["seconds"]
+    found = record(content, "personal", MetricRecord)
+    seconds = found["seconds"]
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise ReportRejected(f"seconds: {describe(seconds)} is no time.")
-    trained = _count("reference", record["reference"], images) if reference else None
-    return PersonalEvaluation(before, _count("personal", record["personal"], images), trained, seconds)
+    trained = _count("reference", found["reference"], images) if reference else None
+    return PersonalEvaluation(before, _count("personal", found["personal"], images), trained, seconds)
 
 
 def reason_of(error: Error) -> str:
