@@ -92,11 +92,11 @@ def measure(
         filled = np.concatenate([batch, np.repeat(batch[-1:], how.batch_size - len(batch))])
         pixels = preprocess(images.read(filled)).to(how.device, PRECISIONS[how.precision])
         labels = torch.from_numpy(images.labels[filled]).to(how.device)
-        with torch.autocast(
-            how.device.split(":")[0], torch.bfloat16, enabled=how.precision == "bf16", cache_enabled=False
-        ):
+        with _autocast(how):
             reference = _perturbed(model, pixels, filled) if how.loss == "kl" else None
             read = _measure_batch(model, shape, pixels, labels, reference, families, how)
+            if "weight_taylor" in families:  # a pass an image: none for the repeats that fill up
+                read["weight_taylor"] = _weight_taylor(model, shape, pixels[: len(batch)], labels, reference, how)
         yield batch, {family: rows[: len(batch)].cpu().numpy() for family, rows in read.items()}
 
 
@@ -117,9 +117,8 @@ def _measure_batch(
     families: tuple[str, ...],
     how: Pass,
 ) -> dict[str, Tensor]:
-    def losses(logits: Tensor, part: slice = slice(None)) -> Tensor:
-        known = None if reference is None else reference[part]
-        return image_losses(logits.to(PRECISIONS[how.precision]), labels[part], how.loss, how.classes, known)
+    def losses(logits: Tensor) -> Tensor:
+        return image_losses(logits.to(PRECISIONS[how.precision]), labels, how.loss, how.classes, reference)
 
     rows: dict[str, Tensor] = {}
     gradients = bool(set(_GRADIENTS) & set(families))
@@ -142,11 +141,18 @@ def _measure_batch(
             rows.update(zip(_SIMILARITIES, layer_similarities(model, pixels), strict=True))
         if "skip" in families:
             rows["skip"] = skip_losses(model, pixels, losses)
-    if "weight_taylor" in families:
-        rows["weight_taylor"] = weight_taylor_rows(
-            model, shape, pixels, lambda logits, place: losses(logits, slice(place, place + 1)).sum()
-        )
-    return {family: rows[family] for family in families}
+    return {family: rows[family] for family in families if family in rows}
+
+
+def _weight_taylor(
+    model: nn.Module, shape: Shape, pixels: Tensor, labels: Tensor, reference: Tensor | None, how: Pass
+) -> Tensor:
+    def loss(logits: Tensor, place: int) -> Tensor:
+        own = slice(place, place + 1)
+        known = None if reference is None else reference[own]
+        return image_losses(logits.to(PRECISIONS[how.precision]), labels[own], how.loss, how.classes, known).sum()
+
+    return weight_taylor_rows(model, shape, pixels, loss)
 
 
 def _autocast(how: Pass) -> torch.autocast:

@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from fedprune.vit.shape import BlockShape, Shape
 
 Sink = Callable[[Tensor, Tensor], None]
-Moments = dict[str, Tensor]  # kind of moment over tokens -> (images, units)
-
-MOMENTS = ("size", "mean", "square")
+Moments = dict[str, Tensor]  # `size`, `mean` or `square` over tokens -> (images, units)
 
 
 class _Tap(torch.autograd.Function):
@@ -57,7 +55,7 @@ class Reading:
 
     Attributes:
         gradients: Whether gate gradients are read (in the backward pass).
-        moments: Which moments of the activations are read (in the forward pass), out of `MOMENTS`.
+        moments: Which moments of the activations are read (in the forward pass): `size`, `mean`, `square`.
     """
 
     shape: Shape
@@ -120,8 +118,8 @@ class Reading:
             read = {name: moments[moment] for name, moments in block.moments.items()}
             v = read.get("v", embed.new_zeros(len(embed), shape.heads * shape.v))
             parts += [
-                _whole(block.moments.get("attention"), moment, embed),
-                _whole(block.moments.get("mlp"), moment, embed),
+                _grouped(block.moments.get("attention"), moment, 1, embed),
+                _grouped(block.moments.get("mlp"), moment, 1, embed),
                 _grouped(block.moments.get("v"), moment, shape.heads, embed),
                 read.get("qk", embed.new_zeros(len(embed), shape.heads * shape.qk)),
                 v,
@@ -247,7 +245,7 @@ def _moments(values: Tensor, wanted: frozenset[str]) -> Moments:
     """Return moments over tokens, each (images, units)."""
     tokens = values.shape[1]
     moments = {"mean": _sum_tokens(values) / tokens} if "mean" in wanted else {}
-    if wanted > {"mean"} or "mean" not in wanted:
+    if wanted - {"mean"}:
         values = values.to(torch.promote_types(values.dtype, torch.float32))
     if "size" in wanted:
         moments["size"] = values.abs().mean(1)
@@ -264,10 +262,6 @@ def _pair_moments(q: Tensor, k: Tensor, wanted: frozenset[str]) -> Moments:
 
 def _total(gate: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like)[:, None] if gate is None else gate.sum(1, keepdim=True)
-
-
-def _whole(moments: Moments | None, moment: str, like: Tensor) -> Tensor:
-    return _grouped(moments, moment, 1, like)
 
 
 def _grouped(moments: Moments | None, moment: str, groups: int, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.sample import pool_sample
 from fedprune.pruning.tap import derive_by_scores
-from fedprune.pruning.turned import ATTENTION, turned, turned_task
+from fedprune.pruning.turned import check_attention, turned, turned_task
 from fedprune.vit.surgery import EdgeModel
 
 
@@ -39,8 +39,7 @@ class Global(Method):
     def __post_init__(self) -> None:
         if self.importance.own_classes:
             raise ValueError("global knows no device, so importance.own_classes must be false.")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"attention is {self.attention!r}; choose one of {', '.join(ATTENTION)}.")
+        check_attention(self.attention)
 
     def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
         """Measure the pool's sample."""

@@ -57,6 +57,6 @@ class Isomorphic(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
-        taylor = weight_taylor(task, task.proxy, images_per_gradient=None)
+        taylor = weight_taylor(task, task.proxy, per_image=False)
         scores = rank_by_kind(taylor, task.base.shape, vars(self.speeds))
         return derive_by_scores(task, scores, self.dimensions, self.floors, self.align)

@@ -101,8 +101,7 @@ class NuwaV1(Method):
         """
         shape = task.base.shape
         depth = depth_for(task, self.sample, self.depth_share) if "depth" in self.dimensions else len(shape.blocks)
-        per_gradient = 1 if self.gradients == "images" else None
-        taylor = weight_taylor(task, task.proxy, per_gradient)
+        taylor = weight_taylor(task, task.proxy, per_image=self.gradients == "images")
         turn = turned_base(task.base, self.attention)
         scores = self._last_rounds(task, taylor, turn)
         self._stage_a(scores, taylor, task, depth)

@@ -16,7 +16,7 @@ from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.reestimation import removal_steps, score_edge
 from fedprune.pruning.sample import pool_sample
-from fedprune.pruning.turned import ATTENTION, turned, turned_task
+from fedprune.pruning.turned import check_attention, turned, turned_task
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import unpack
@@ -54,8 +54,7 @@ class Tap(Method):
     def __post_init__(self) -> None:
         if not 0 <= self.reestimate < 1:
             raise ValueError(f"reestimate is {self.reestimate}; it is a share between 0 and 1.")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"attention is {self.attention!r}; choose one of {', '.join(ATTENTION)}.")
+        check_attention(self.attention)
         if self.prior < 0:
             raise ValueError(f"prior is {self.prior}; it must not be negative.")
 

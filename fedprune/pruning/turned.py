@@ -36,6 +36,12 @@ class Turn:
     v: Spectra | None
 
 
+def check_attention(attention: str) -> None:
+    """Raise ValueError where `attention` is none of `ATTENTION`."""
+    if attention not in ATTENTION:
+        raise ValueError(f"attention is {attention!r}; choose one of {', '.join(ATTENTION)}.")
+
+
 def turned(base: Base, attention: str) -> Base:
     """Return the base in the axes that are scored and cut, one of `ATTENTION`; it computes the same."""
     return low_rank(base).base if attention == "low_rank" else base

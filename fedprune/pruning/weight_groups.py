@@ -19,9 +19,7 @@ FloatArray = NDArray[np.float64]
 _BATCH = 64
 
 
-def weight_taylor(
-    task: PruningTask, images: IntArray, images_per_gradient: int | None, loss: str = "labels"
-) -> FloatArray:
+def weight_taylor(task: PruningTask, images: IntArray, per_image: bool, loss: str = "labels") -> FloatArray:
     """Return each unit's summed `|w dL/dw|`, averaged over gradients: first-order Taylor importance weight by weight.
 
     The absolute value is taken of each weight before the sum, unlike gate gradients. One gradient an image makes rows
@@ -30,10 +28,10 @@ def weight_taylor(
     Args:
         task: The device's task; its classes, where it tells them, are the ones that the loss asks.
         images: The images, repeats allowed.
-        images_per_gradient: 1: an image's own gradients; None: those of all images together.
+        per_image: Whether each image has gradients of its own, or all images have theirs together.
         loss: See `evidence.losses`.
     """
-    if images_per_gradient == 1:
+    if per_image:
         return task.evidence.under(loss, task.classes).mean_row("weight_taylor", images)
     model: Any = gradient_copy(task)
     unique, counts = np.unique(images, return_counts=True)

@@ -40,7 +40,7 @@ def test_taylor_of_one_image_is_the_sum_of_its_weights_own() -> None:
     neuron = (fc1.weight[5] * fc1.weight.grad[5]).abs().sum() + (fc1.bias[5] * fc1.bias.grad[5]).abs()
     neuron = neuron + (fc2.weight[:, 5] * fc2.weight.grad[:, 5]).abs().sum()
     assert row[places_of(base.shape).blocks[1].neurons[5]] == pytest.approx(neuron.item(), rel=1e-12)
-    stored = weight_taylor(task, image, images_per_gradient=1)
+    stored = weight_taylor(task, image, per_image=True)
     np.testing.assert_allclose(stored, row, rtol=2**-10, atol=1e-6 * row.max())  # rows are kept as float16
 
 
