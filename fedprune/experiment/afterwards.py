@@ -14,6 +14,7 @@ from fedprune.experiment.record import Record
 
 Described = dict[str, tuple[str, bool | None, int]]  # label, whether higher is better, digits
 
+FILES = {"speed": "speed.json", "proxy": "proxies.json"}  # in a run's folder; attacks have a folder of theirs
 SPEED: Described = {
     "milliseconds": ("time of an image (ms)", False, 2),
     "base_milliseconds": ("time of an image, base (ms)", None, 2),
@@ -96,6 +97,5 @@ def measure(record: Record, name: str) -> None:
 
 
 def _file(folder: Path, name: str) -> Path:
-    if not name.startswith("attack:"):
-        return folder / {"speed": "speed.json", "proxy": "proxies.json"}[name.split(":")[0]]
-    return folder / "attacks" / f"{name.split(':')[1]}.json"
+    kind, rest = name.split(":", 1)
+    return folder / FILES[kind] if kind in FILES else folder / "attacks" / f"{rest.split(':')[0]}.json"

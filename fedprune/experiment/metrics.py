@@ -113,7 +113,7 @@ def metric(name: str) -> Metric:
     if plain not in METRICS:
         raise ConfigError(
             f"There is no metric {name!r}. There are: {', '.join(METRICS)}, run:seconds, device:<column>, "
-            "attack:<attack>:<number> and speed:<number>."
+            "attack:<attack>:<number>, proxy:<number> and speed:<number>."
         )
     found = METRICS[plain][0]
     words = {"": found.label, "worst": f"worst 10 % of devices: {found.label}", "spread": f"spread of {found.label}"}

@@ -6,22 +6,21 @@ import numpy as np
 import pandas as pd
 
 from fedprune.core.files import write_json
+from fedprune.experiment.afterwards import FILES
 from fedprune.experiment.record import Record
 from fedprune.experiment.reopen import reopen
 from fedprune.protocol.server import Server
 from fedprune.proxy.quality import proxy_quality, rank_agreement
 
-FILE = "proxies.json"
 IMPORTANCE = "centred_abs"  # the statistic whose means over proxy set and private images are compared
 
 
 def measure_proxies(record: Record) -> dict[str, Any]:
     """Choose every proxy set again, measure it against its device's images, and write `proxies.json`."""
     server = reopen(record)
-    devices = record.devices.loc[record.devices["status"] == "ok", "device"].tolist()
-    table = pd.DataFrame([_measure(server, device) for device in devices])
+    table = pd.DataFrame([_measure(server, device) for device in record.answered])
     found = {**{str(name): float(value) for name, value in table.mean().items()}, "devices": len(table)}
-    write_json(record.folder / FILE, found)
+    write_json(record.folder / FILES["proxy"], found)
     return found
 
 

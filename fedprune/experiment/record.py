@@ -36,6 +36,11 @@ class Record:
     devices: pd.DataFrame
 
     @property
+    def answered(self) -> list[int]:
+        """The devices that got an edge model and evaluated it."""
+        return [int(device) for device in self.devices.loc[self.devices["status"] == "ok", "device"]]
+
+    @property
     def digest(self) -> str:
         """Hash of everything but times and paths: the same configuration gives the same digest."""
         return str(self.values["digest"])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedprune.experiment.afterwards import FILES
 from fedprune.experiment.record import Record
 from fedprune.privacy.ledger import Ledger
 from fedprune.report.drawings import png_uri
@@ -30,7 +31,7 @@ def costs(record: Record) -> Sequence[tuple[str, str]]:
         ("deriving and recovering one edge model, mean", f"{devices['derive_seconds'].mean():.2f} s"),
         ("the whole run", f"{record.values['seconds']:.1f} s"),
     ]
-    speed = record.folder / "speed.json"
+    speed = record.folder / FILES["speed"]
     if speed.is_file():
         values = json.loads(speed.read_text(encoding="utf-8"))
         found.append(

@@ -208,7 +208,7 @@ def _clock(record: Record) -> tuple[Markup, list[tuple[str, str]]] | None:
 
 
 def _rollout(record: Record, scene: Scene) -> str | None:
-    whole = record.devices.loc[record.devices["status"] == "ok", "device"].tolist()
+    whole = record.answered
     if len(whole) < 2:
         return None
     return inline_png(show_rollout(scene, {"images": 3, "devices": whole[:2]}))

@@ -144,7 +144,7 @@ class StudyWorld:
         )
 
     def _chosen(self, device: int, size: int) -> IntArray:
-        """Choose a proxy set as a run does: a mixture of the device's features, a quota for each component."""
+        """Choose a proxy set from a mixture of the device's features, by a quota for each component."""
         shard, seed = self.partition.shards[device], self.key[1]
         private = self.space.project(self._features(shard.train))
         mixture = GaussianMixtureFit().fit(private, self.space, stream_seed(seed, "mixture", device))
