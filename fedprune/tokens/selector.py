@@ -87,9 +87,8 @@ class LearnedStage(Stage):
             self.watched.append(difference[allowed > 0].detach())
         if not (self.ragged or self.training):
             return top(difference, allowed, self.count)
-        hard = (
-            (difference >= self.threshold).to(allowed.dtype).maximum(top(difference, allowed, 1))
-        )  # one stays in any case
+        # one stays in any case
+        hard = (difference >= self.threshold).to(allowed.dtype).maximum(top(difference, allowed, 1))
         soft = difference.sigmoid().to(allowed.dtype)
         return (straight_through(hard, soft) if self.training else hard) * allowed
 

@@ -142,7 +142,8 @@ def split_budget(
         assert refusal is not None
         raise refusal
     best = min(found, key=lambda candidate: candidate.divergence)
-    edge = _Search(task, method, recovery, parameters, latency).fit(_at(reducer, best.keep))
+    if len(ratios) > 1:  # a single one has been fitted on the whole proxy set already
+        edge = _Search(task, method, recovery, parameters, latency).fit(_at(reducer, best.keep))
     chosen = _describe(edge, best.keep, best.divergence)
     split = Split(edge, chosen, tuple(found))
     return replace(split, edge=replace(edge, notes={**edge.notes, **split.notes()}))

@@ -62,9 +62,13 @@ def _markdown(frame: pd.DataFrame) -> str:
     return str(frame.to_markdown(index=False, floatfmt=".4g")).replace("nan", "   ")
 
 
+def _with_loss(data: pd.DataFrame) -> pd.DataFrame:
+    """Add what each row lost against the base on the same images."""
+    return data.assign(lost=(data.loc[data.reducer == "base", "accuracy"].iloc[0] - data.accuracy).round(2))
+
+
 def _imagenet(data: pd.DataFrame) -> str:
-    data = data.assign(lost=(data.loc[data.reducer == "base", "accuracy"].iloc[0] - data.accuracy).round(2))
-    data = data.sort_values(["reducer", "mac_share"], ascending=[True, False])
+    data = _with_loss(data).sort_values(["reducer", "mac_share"], ascending=[True, False])
     return _markdown(data[["reducer", "keep", "gmacs", "mac_share", "accuracy", "lost", "images"]])
 
 
@@ -76,8 +80,7 @@ def _published(data: pd.DataFrame) -> str:
 
 
 def _selectors(data: pd.DataFrame) -> str:
-    data = data.assign(lost=(data.loc[data.reducer == "base", "accuracy"].iloc[0] - data.accuracy).round(2))
-    data = data.sort_values(["keep", "reducer"], ascending=[False, True])
+    data = _with_loss(data).sort_values(["keep", "reducer"], ascending=[False, True])
     return _markdown(data[["reducer", "keep", "mac_share", "accuracy", "lost", "training_images", "images"]])
 
 
