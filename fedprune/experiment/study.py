@@ -39,6 +39,7 @@ class Line:
         without: Settings of the study, the scale or the column that do not hold in this row.
         metric: What is read there in place of the study's own metric.
         only: Which devices count there; see `collect.Reading`.
+        against: For a column: the row whose value of the same seed is subtracted from every row's.
         scales: The scales at which it exists; empty means all. Lines of different scales may share a label.
         x: Its place on a figure's axis.
         reference: Whether it is a mark to compare with, and not a competitor for the best value.
@@ -49,6 +50,7 @@ class Line:
     without: tuple[str, ...] = ()
     metric: str | None = None
     only: dict[str, str] = field(default_factory=dict)
+    against: str | None = None
     scales: tuple[str, ...] = ()
     x: float | None = None
     reference: bool = False
@@ -137,8 +139,11 @@ class Study:
             labels = [line.label for line in lines if line.at(scale)]
             if repeated := [label for label in labels if labels.count(label) > 1]:
                 raise ValueError(f"the {what} {repeated[0]!r} stands twice")
+        rows = {line.label for line in self.rows}
+        if unknown := {line.against for line in self.columns if line.against} - rows:
+            raise ValueError(f"a column is against the row {unknown.pop()!r}, which is not there")
         for row, values in (self.published.values if self.published else {}).items():
-            if row not in {line.label for line in self.rows}:
+            if row not in rows:
                 raise ValueError(f"published values name the row {row!r}, which is not there")
             if unknown := set(values) - {line.label for line in self.columns}:
                 raise ValueError(f"published values name the column {unknown.pop()!r}, which is not there")

@@ -90,9 +90,9 @@ def notes(table: Table) -> list[str]:
     return lines
 
 
-def number(value: float, digits: int) -> str:
-    """Write a number; a dash for none."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+def number(value: float, digits: int, sign: str = "") -> str:
+    """Write a number, with `sign` as a format's (`+`: always shown); a dash for none."""
+    return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
 def escape_markdown(text: str) -> str:
@@ -108,7 +108,7 @@ def escape_latex(text: str) -> str:
 def _plain(cell: TableCell) -> str:
     if not cell.complete:
         return f"- ({cell.estimate.seeds}/{cell.planned})"
-    mean = number(cell.estimate.mean, cell.metric.digits)
+    mean = number(cell.estimate.mean, cell.metric.digits, "+" if cell.signed else "")
     return (
         mean
         if math.isnan(cell.estimate.half_width)
@@ -130,7 +130,7 @@ def _comparison(line: Comparison) -> list[str]:
         line.column,
         number(line.paper, digits),
         number(cell.estimate.mean, digits) if whole else _plain(cell),
-        f"{line.difference:+.{digits}f}" if whole else "-",
+        number(line.difference, digits, "+") if whole else "-",
         f"{cell.estimate.seeds}/{cell.planned}",
         f"{number(low, digits)} to {number(high, digits)}" if whole else "-",
         line.verdict,

@@ -1,13 +1,12 @@
 """A table as numbers: one estimate a cell, the best of each column, what the paper prints beside it."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from fedprune.experiment.metrics import Metric, metric
-from fedprune.experiment.statistics import Estimate, Seeded, estimate, tied
+from fedprune.experiment.statistics import Estimate, Seeded, estimate, paired_difference, tied
 from fedprune.experiment.study import Study, published_value
 
 
@@ -22,6 +21,7 @@ class TableCell:
         unmeasured: Devices, over all seeds, without the number.
         best: Whether it is the best of its column, or tied with it by the paired 95 % interval.
         second: Whether it is the best of the others.
+        signed: Whether it is a difference.
     """
 
     metric: Metric
@@ -30,6 +30,7 @@ class TableCell:
     unmeasured: int
     best: bool = False
     second: bool = False
+    signed: bool = False
 
     @property
     def complete(self) -> bool:
@@ -108,6 +109,9 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
             lost = int((found["devices"] - found["measured"]).sum())
             cells[key] = TableCell(metric(name), estimate(seeded[key]), len(found), lost)
     for column in columns:
+        if column.against is not None:
+            _subtract(column.against, column.label, seeded, cells)
+            continue
         _mark_best([(row.label, column.label) for row in rows if not row.reference], seeded, cells)
     comparisons = tuple(
         _compare(study, scale, key, cell, paper)
@@ -116,6 +120,16 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
     )
     heads, tops = tuple(row.label for row in rows), tuple(column.label for column in columns)
     return Table(study, scale, heads, tops, cells, comparisons)
+
+
+def _subtract(
+    row: str, column: str, seeded: dict[tuple[str, str], Seeded], cells: dict[tuple[str, str], TableCell]
+) -> None:
+    """Turn a column into differences from one of its rows, paired by seed."""
+    for key in [key for key in cells if key[1] == column]:
+        shown = replace(cells[key].metric, label=f"{cells[key].metric.label}, less that of {row}")
+        difference = paired_difference(seeded[key], seeded[row, column])
+        cells[key] = replace(cells[key], metric=shown, estimate=difference, signed=True)
 
 
 def _mark_best(
@@ -131,13 +145,9 @@ def _mark_best(
     best = [key for key in ranked if key == ranked[0] or tied(seeded[ranked[0]], seeded[key])]
     others = [key for key in ranked if key not in best]
     for key in best:
-        cells[key] = _with(cells[key], best=True)
+        cells[key] = replace(cells[key], best=True)
     if others:
-        cells[others[0]] = _with(cells[others[0]], second=True)
-
-
-def _with(cell: TableCell, **marks: Any) -> TableCell:
-    return TableCell(**{**cell.__dict__, **marks})
+        cells[others[0]] = replace(cells[others[0]], second=True)
 
 
 def _compare(study: Study, scale: str, key: tuple[str, str], cell: TableCell, paper: float) -> Comparison:

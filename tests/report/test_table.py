@@ -76,6 +76,20 @@ def test_the_best_its_ties_and_the_second_are_marked_and_references_never_are():
     assert marks["ours", "0.8"] == (False, True)
 
 
+def test_a_column_against_a_row_is_paired_by_seed_and_marks_nothing():
+    columns = (Line("0.2", against="ours"), Line("0.8", metric="derive_seconds"))
+    table = build_table(study(columns=columns), "glyphs", tidy())
+    tie = table.cells["tie", "0.2"]
+    assert tie.estimate.mean == pytest.approx(-0.1)
+    assert tie.estimate.deviation == pytest.approx(1.0149, abs=1e-4)  # of -1, 1 and -0.3
+    assert not any(cell.best or cell.second for (_, column), cell in table.cells.items() if column == "0.2")
+    assert "| tie | -0.1 ± 2.5 |" in markdown(table)
+    assert "| base | +6.0 ± 4.3 |" in markdown(table)  # 5, 8 and 5
+    assert "accuracy (%), less that of ours" in markdown(table)
+    with pytest.raises(ValueError, match="is not there"):
+        study(columns=(Line("0.2", against="theirs"),))
+
+
 def test_an_incomplete_cell_is_a_dash_with_its_seeds():
     table = build_table(study(), "glyphs", tidy())
     assert table.missing == 1
