@@ -87,7 +87,7 @@ def test_on_ray(configure, run_strategy, set_faults, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_on_superlink(configure, run_strategy, set_faults, tmp_path):
     """One fault of each kind: every message starts a process, so all of them would take an hour."""
     from fedprune.federation.superlink import SuperLink
