@@ -130,7 +130,7 @@ def _measure_batch(
             taps(model, shape, gradients=gradients, moments=moments) as reading,
         ):
             tokens = model.forward_features(pixels)
-            rows["features"] = model.forward_head(tokens, pre_logits=True).detach()
+            rows["features"] = model.forward_head(tokens, pre_logits=True).detach().to(PRECISIONS[how.precision])
             if gradients:
                 rows["gradient"] = reading.gate_rows(losses(model.forward_head(tokens)))
                 rows["shift"] = reading.shift_rows()

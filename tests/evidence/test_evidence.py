@@ -94,6 +94,15 @@ def test_one_pass_serves_several_families(tmp_path):
     assert evidence.measured == 6
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "fp64"])
+def test_features_are_what_the_classifier_reads_in_every_precision(tmp_path, precision):
+    evidence = make_evidence(tmp_path, precision=precision)
+    model, pixels = evidence.base.model.double(), evidence.base.preprocess(evidence.images.pixels[:6]).double()
+    expected = model.forward_head(model.forward_features(pixels), pre_logits=True).detach().numpy()
+    found = evidence.rows("features", np.arange(6))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-2 if precision == "bf16" else 2e-3)
+
+
 def test_another_loss_base_or_image_set_has_its_own_rows(tmp_path):
     evidence, indices = make_evidence(tmp_path), np.arange(8)
     rows = evidence.rows("taylor", indices)
