@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from fedprune.attacks.attack import Attack, AttackCase, Outcome
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
+from fedprune.mixture.mixture import FloatArray
 
 
 @register("attack", "retrieval")
@@ -21,10 +22,10 @@ class Retrieval(Attack):
         distances = cdist(case.pool, case.mixture.means)
         truth = np.isin(case.pool_labels, case.member_labels)
         weights = case.mixture.weights
-        hits = truth[retrieve(case)]
+        hits = truth[retrieve(case.mixture.means, case.pool)]
         return Outcome(case.device, -distances.min(axis=1), truth, {"class_hit_rate": float(weights @ hits)})
 
 
-def retrieve(case: AttackCase) -> IntArray:
-    """Return the position in the pool of the public image nearest to each mean (K,)."""
-    return np.asarray(cdist(case.mixture.means, case.pool).argmin(axis=1))
+def retrieve(means: FloatArray, pool: FloatArray) -> IntArray:
+    """Return the position in the pool (n, d) of the public image nearest to each mean (K, d)."""
+    return np.asarray(cdist(means, pool).argmin(axis=1))

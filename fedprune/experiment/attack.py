@@ -73,7 +73,6 @@ def attack_cases(record: Record, seed: int) -> list[AttackCase]:
     server = reopen(record)
     world, space = server.world, server.space
     labels, pool = world.dataset.train.labels, world.partition.pool
-    pool_points = space.project(world.train_features(pool))
     cases = []
     for device, report in sorted(server.reports.items()):
         shard = world.shard(device)
@@ -82,7 +81,7 @@ def attack_cases(record: Record, seed: int) -> list[AttackCase]:
                 device=device,
                 mixture=report.mixture,
                 space=space,
-                pool=pool_points,
+                pool=server.pool_points,
                 pool_labels=labels[pool],
                 members=space.project(world.train_features(shard.train)),
                 member_labels=labels[shard.train],

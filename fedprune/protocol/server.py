@@ -68,6 +68,11 @@ class Server:
         )
 
     @cached_property
+    def pool_points(self) -> NDArray[np.float64]:
+        """The pool in the space of the reports (images, dimensions)."""
+        return self.space.project(self.world.train_features(self.world.partition.pool))
+
+    @cached_property
     def evidence(self) -> Evidence:
         """The score bank over the server's images."""
         world = self.world
@@ -95,7 +100,7 @@ class Server:
         """Choose the proxy set for an accepted report."""
         pool = self.world.partition.pool
         task = SelectionTask(
-            points=self._pool_points,
+            points=self.pool_points,
             indices=pool,
             mixture=self.reports[device].mixture,
             space=self.space,
@@ -152,10 +157,6 @@ class Server:
         world = self.world
         public = Public(world.dataset.train, world.partition.pool, world.dataset.fingerprint)
         return trained_parameters(self.options.tokens, world.base, public, world.cache)
-
-    @cached_property
-    def _pool_points(self) -> NDArray[np.float64]:
-        return self.space.project(self.world.train_features(self.world.partition.pool))
 
     def _private_view(self, device: int) -> PrivateView:
         # Only the selectors that serve as bounds in a simulation read it.

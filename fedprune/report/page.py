@@ -195,6 +195,7 @@ def _proxies(record: Record, scene: Scene, options: PageOptions) -> list[dict[st
                 "name": scene.tasks()[device],
                 "proxy": contact_sheet(scene.pixels(scene.some(proxy.indices, IMAGES, "proxy", device))),
                 "private": contact_sheet(scene.pixels(private)) if options.private_images else None,
+                "nearest": contact_sheet(scene.pixels(scene.nearest_public(device)[:IMAGES])),
                 "own": own,
                 "diagnostics": {name.replace("_", " "): f"{value:.4g}" for name, value in proxy.diagnostics.items()},
             }

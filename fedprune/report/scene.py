@@ -6,9 +6,11 @@ from functools import cached_property, lru_cache
 import numpy as np
 from torch import Tensor
 
+from fedprune.attacks.retrieval import retrieve
 from fedprune.core.random import stream
 from fedprune.data.images import IntArray
 from fedprune.experiment.config import RunConfig
+from fedprune.mixture.report import Report
 from fedprune.protocol.device import make_report
 from fedprune.protocol.server import Server
 from fedprune.protocol.setup import World, open_world
@@ -16,7 +18,7 @@ from fedprune.proxy.selector import ProxySet
 from fedprune.vit.surgery import EdgeModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each scene caches its own
 class Scene:
     """What a run's figures and its report page show beyond numbers; every part is computed when first asked for.
 
@@ -36,12 +38,23 @@ class Scene:
         """The run's server, without reports."""
         return Server(self.world, self.config.server_options())
 
-    @lru_cache(maxsize=64)  # noqa: B019 (a scene lives as long as its page)
-    def proxy(self, device: int) -> ProxySet:
-        """Return the proxy set of a device, its report made again as in the run."""
+    def report(self, device: int) -> Report:
+        """Return the report of a device, made again as in the run."""
         if device not in self.server.reports:
             self.server.receive(device, make_report(self.world, device, self.server.space).arrays)
+        return self.server.reports[device]
+
+    @lru_cache(maxsize=64)  # noqa: B019 (a scene lives as long as its page)
+    def proxy(self, device: int) -> ProxySet:
+        """Return the proxy set of a device."""
+        self.report(device)
         return self.server.choose_proxy(device)
+
+    def nearest_public(self, device: int) -> IntArray:
+        """Return the pool image nearest to each mean of a device's mixture, the heaviest component first."""
+        mixture = self.report(device).mixture
+        heaviest = np.argsort(-mixture.weights, kind="stable")
+        return self.world.partition.pool[retrieve(mixture.means[heaviest], self.server.pool_points)]
 
     @lru_cache(maxsize=64)  # noqa: B019
     def edge(self, device: int) -> EdgeModel:

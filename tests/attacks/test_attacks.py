@@ -103,7 +103,7 @@ def test_retrieval_shows_the_devices_classes(digits: Digits) -> None:
     outcome = Retrieval().run([case])[0]
     assert outcome.figures["class_hit_rate"] > 0.8
     assert outcome.scores.shape == (800,)
-    picked = case.pool[retrieve(case)]
+    picked = case.pool[retrieve(case.mixture.means, case.pool)]
     assert picked.shape == case.mixture.means.shape
 
 

@@ -78,6 +78,7 @@ def test_the_page_says_what_the_record_says(page, record):
     assert text.count('class="card"') == 3
     assert text.count('class="blocks"') == 3
     assert text.count('alt="proxy images"') == text.count('alt="private images"') == 2
+    assert text.count('alt="public images nearest to the means"') == 2
     assert '"proxy_size": 24' in text
 
 
