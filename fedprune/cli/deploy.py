@@ -36,4 +36,4 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tls is not None:
         tls = arguments.tls if arguments.tls == "local" else Path(arguments.tls).resolve()
         settings.append(f"engine.tls='{tls}'")
-    return run_command.run(argparse.Namespace(overrides=[*settings, *arguments.overrides], multirun=False))
+    return run_command.run_overrides([*settings, *arguments.overrides])

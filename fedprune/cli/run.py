@@ -6,6 +6,7 @@ combinations: `fedprune run -m method=tap,global seed=0,1,2`. `fedprune list KIN
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,23 +24,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compose and check all configurations first, then run one after the other."""
+    """Run one configuration, or with `-m` all combinations."""
+    return run_overrides(arguments.overrides, multirun=arguments.multirun, tracker=arguments.track)
+
+
+def run_overrides(overrides: Sequence[str], *, multirun: bool = False, tracker: str | None = None) -> int:
+    """Compose and check all configurations first, then run one after the other; returns the exit code.
+
+    Raises:
+        FedpruneError: a configuration is wrong, or the only run could not be done.
+    """
     from fedprune.cli.progress import Bars, console
     from fedprune.core.errors import ConfigError, FedpruneError
     from fedprune.experiment.compose import compose, expand
     from fedprune.report.run_table import render_run
 
-    expanded = expand(arguments.overrides)
-    if len(expanded) > 1 and not arguments.multirun:
+    expanded = expand(overrides)
+    if len(expanded) > 1 and not multirun:
         raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
-    configs = [compose(overrides) for overrides in expanded]
+    configs = [compose(combination) for combination in expanded]
     incomplete = 0
     for number, config in enumerate(configs, start=1):
         if len(configs) > 1:
             console.print(f"[bold]run {number} of {len(configs)}[/bold]  {config.title()}")
         try:
             with Bars(config.quiet) as bars:
-                record = _execute(config, bars, arguments.track)
+                record = _execute(config, bars, tracker)
         except FedpruneError as error:
             if len(configs) == 1:
                 raise

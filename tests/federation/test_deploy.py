@@ -7,29 +7,40 @@ import sys
 import pytest
 
 from fedprune.cli import main as cli
+from fedprune.core.errors import FedpruneError
 from fedprune.federation.processes import LocalProcesses
+from fedprune.federation.superlink import SuperLink
 
 
 @pytest.fixture
-def overrides(monkeypatch):
-    from fedprune.cli import run
+def started(monkeypatch):
+    """Everything up to the run itself is done; the run ends at once."""
+    configs = []
 
-    seen = []
-    monkeypatch.setattr(run, "run", lambda arguments: seen.extend(arguments.overrides) or 0)
-    return seen
+    def execute(config, observer):
+        configs.append(config)
+        raise FedpruneError("That is far enough.")
+
+    monkeypatch.setattr("fedprune.experiment.run.execute", execute)
+    return configs
 
 
-def test_local(overrides):
-    assert cli.main(["deploy", "--local", "3", "method=random"]) == 0
-    assert overrides == ["engine=superlink", "partition.devices=3", "method=random"]
+def test_local(started, capsys):
+    assert cli.main(["deploy", "--local", "3", "--tls", "local", "method=random"]) == 2
+    assert "That is far enough." in capsys.readouterr().err
+    (config,) = started
+    assert config.engine == SuperLink(tls="local")
+    assert config.partition.devices == 3
+    assert config.method.name == "random"
 
 
-def test_a_deployed_superlink_needs_its_secret(overrides, tmp_path, capsys):
+def test_a_deployed_superlink_needs_its_secret(started, tmp_path, capsys):
     assert cli.main(["deploy", "--superlink", "example.org:8000"]) == 2
     assert "--secret" in capsys.readouterr().err
+    assert not started
     secret = tmp_path / "secret"
-    assert cli.main(["deploy", "--superlink", "example.org:8000", "--secret", str(secret)]) == 0
-    assert overrides == ["engine=superlink", "engine.address='example.org:8000'", f"engine.secret='{secret}'"]
+    assert cli.main(["deploy", "--superlink", "example.org:8000", "--secret", str(secret)]) == 2
+    assert started[0].engine == SuperLink(address="example.org:8000", secret=str(secret))
 
 
 def alive(pid):
