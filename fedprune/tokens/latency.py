@@ -5,8 +5,7 @@ The published code has none of it; this follows the paper's description (Kong et
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import nn
 
 from fedprune.core.errors import BudgetError
 from fedprune.devices.latency import LatencyModel
+from fedprune.devices.timing import interleaved
 from fedprune.tokens.counts import macs_of, token_counts
 from fedprune.tokens.reducer import Stage
 from fedprune.vit.shape import Shape
@@ -50,17 +50,12 @@ class LatencyTable:
 
 
 def measure_table(block: nn.Module, shape: Shape, ratios: Sequence[float], repeats: int = 9) -> LatencyTable:
-    """Measure the table on this machine, batch size 1; the ratios are interleaved and medians taken."""
+    """Measure the table on this machine, batch size 1, one thread; the ratios are interleaved and medians taken."""
     ordered = sorted(ratios)
     inputs = [torch.randn(1, shape.prefix_tokens + round(ratio * shape.patches), shape.embed) for ratio in ordered]
-    times: list[list[float]] = [[] for _ in ordered]
     with torch.inference_mode():
-        for _ in range(repeats + 1):
-            for column, x in zip(times, inputs, strict=True):
-                begin = perf_counter()
-                block(x)
-                column.append(perf_counter() - begin)
-    return LatencyTable(tuple(ordered), tuple(median(column[1:]) for column in times))
+        times = interleaved([partial(block, tokens) for tokens in inputs], rounds=(repeats, repeats))
+    return LatencyTable(tuple(ordered), tuple(np.median(times, axis=0).tolist()))
 
 
 def ratios_within(table: LatencyTable, depth: int, places: Sequence[int], limit: float) -> tuple[float, ...]:

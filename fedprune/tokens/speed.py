@@ -4,14 +4,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedprune.core.registry import lookup
+from fedprune.devices.timing import interleaved
 from fedprune.tokens.counts import count_reduced_macs
 from fedprune.tokens.ltmp import LtmpStage
 from fedprune.tokens.reduced import ReducedModel, reduce
@@ -29,8 +29,7 @@ LTMP_STEPS = (5, 4)  # merged and pruned in each block, as a trained LTMP at 0.7
 
 
 def speed_points(sizes: Sequence[str], repeats: int, table: Table) -> Iterator[Row]:
-    """Time every reducer and the base in torch and onnxruntime, interleaved, one thread."""
-    torch.set_num_threads(1)
+    """Time every reducer and the base in torch and onnxruntime, interleaved: CPU time of one thread."""
     for size in sizes:
         models = _models(size)
         base = count_macs(models["base"].shape)
@@ -104,17 +103,9 @@ def _time(models: Mapping[str, ReducedModel], runtime: str, batch: int, repeats:
     side = next(iter(models.values())).shape.image_size
     pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as folder:
-        calls = {name: _call(model, runtime, pixels, Path(folder) / f"{name}.onnx") for name, model in models.items()}
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(repeats + 1):
-            for name, call in calls.items():
-                begin = perf_counter()
-                call()
-                times[name].append(perf_counter() - begin)
-    return {
-        name: min(column[1:]) if repeats < 3 else median(sorted(column[1:])[: repeats // 2 + 1])
-        for name, column in times.items()
-    }
+        calls = [_call(model, runtime, pixels, Path(folder) / f"{name}.onnx") for name, model in models.items()]
+        seconds = np.median(interleaved(calls, rounds=(repeats, repeats)), axis=0)
+    return dict(zip(models, seconds.tolist(), strict=True))
 
 
 def _call(model: ReducedModel, runtime: str, pixels: Tensor, path: Path) -> Any:
