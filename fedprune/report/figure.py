@@ -112,13 +112,13 @@ def _rows(study: Study, scale: str, tidy: pd.DataFrame) -> tuple[list[Drawn], li
 
 
 def _ceiling(axes: Axes, study: Study, columns: list[Line]) -> None:
-    """Draw the largest true-positive rate that (epsilon, delta) allows at the false-positive rate `ceiling`."""
+    """Draw, on a log axis, the largest true-positive rate that (epsilon, delta) allows at false-positive rate `ceiling`."""
     places = [column.x for column in columns if column.x]
     grid = np.geomspace(min(places), max(places), 100)
     rate, delta = float(study.drawing["ceiling"]), float(study.drawing["delta"])
-    top = axes.get_ylim()[1]
     axes.plot(grid, [ceiling(rate, epsilon, delta) for epsilon in grid], color="black", ls=":", lw=1, label="ceiling")
-    axes.set_ylim(0, 1.6 * top)
+    axes.set_yscale("log")
+    axes.set_ylim(rate / 3, 1)
 
 
 def _x_label(study: Study) -> str:
