@@ -127,7 +127,7 @@ def _subtract(
 ) -> None:
     """Turn a column into differences from one of its rows, paired by seed."""
     for key in [key for key in cells if key[1] == column]:
-        shown = replace(cells[key].metric, label=f"{cells[key].metric.label}, less that of {row}")
+        shown = replace(cells[key].metric, label=f"the same less that of {row}")
         difference = paired_difference(seeded[key], seeded[row, column])
         cells[key] = replace(cells[key], metric=shown, estimate=difference, signed=True)
 

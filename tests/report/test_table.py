@@ -85,7 +85,7 @@ def test_a_column_against_a_row_is_paired_by_seed_and_marks_nothing():
     assert not any(cell.best or cell.second for (_, column), cell in table.cells.items() if column == "0.2")
     assert "| tie | -0.1 ± 2.5 |" in markdown(table)
     assert "| base | +6.0 ± 4.3 |" in markdown(table)  # 5, 8 and 5
-    assert "accuracy (%), less that of ours" in markdown(table)
+    assert "the same less that of ours" in markdown(table)
     with pytest.raises(ValueError, match="is not there"):
         study(columns=(Line("0.2", against="theirs"),))
 
