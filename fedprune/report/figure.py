@@ -112,7 +112,7 @@ def _rows(study: Study, scale: str, tidy: pd.DataFrame) -> tuple[list[Drawn], li
 
 
 def _ceiling(axes: Axes, study: Study, columns: list[Line]) -> None:
-    """Draw the largest true-positive rate that (epsilon, delta) allows at false-positive rate `ceiling`; logs the axis."""
+    """Draw the largest true-positive rate that (epsilon, delta) allows at false-positive rate `ceiling`; log axis."""
     places = [column.x for column in columns if column.x]
     grid = np.geomspace(min(places), max(places), 100)
     rate, delta = float(study.drawing["ceiling"]), float(study.drawing["delta"])
