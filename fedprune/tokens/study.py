@@ -21,14 +21,7 @@ from fedprune.vit.base import Base
 from fedprune.vit.counts import count_macs
 
 Row = dict[str, Any]
-TRAINING_FREE: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "evit": ({},),
-    "tome": ({},),
-    "ats": ({},),
-    "evo_vit": ({},),
-    "ppt": ({},),
-    "sait": ({},),
-}
+TRAINING_FREE = ("evit", "tome", "ats", "evo_vit", "ppt", "sait")
 KEEPS: Mapping[str, tuple[float, ...]] = {
     "tome": (0.2, 0.5, 0.05),
     "evo_vit": (0.6, 0.8, 0.4),
@@ -83,13 +76,12 @@ def sample(images: ImageSet, count: int, seed: int = 0) -> IntArray:
 
 def training_free() -> Iterator[tuple[str, Reducer, bool]]:
     """Yield name, reducer and whether counts are ragged, for every point of the study."""
-    for name, variants in TRAINING_FREE.items():
-        for options in variants:
-            for keep in KEEPS.get(name, STAGED_KEEPS):
-                title = name + "".join(f" {key}={value}" for key, value in options.items())
-                yield title, lookup("tokens", name)(keep=keep, **options), False
-                if name == "ats":
-                    yield f"{title} ragged", lookup("tokens", name)(keep=keep, **options), True
+    for name in TRAINING_FREE:
+        for keep in KEEPS.get(name, STAGED_KEEPS):
+            reducer = lookup("tokens", name)(keep=keep)
+            yield name, reducer, False
+            if name == "ats":
+                yield f"{name} ragged", reducer, True
 
 
 def accuracy_points(base: Base, images: ImageSet, count: int, table: Table, only: Sequence[str]) -> Iterator[Row]:
