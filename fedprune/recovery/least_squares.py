@@ -103,17 +103,17 @@ class LeastSquares(Recovery):
         weights = [count[:, None] * self._token_weights(task.base.shape).to(positions) for count in image_weights]
         sequential = self.order == "sequential"
         for steps, branch, reader in _pair(task.base, edge):
-            before = [stream.index_select(-1, embed) for stream in base]
+            streams = mine if sequential else _kept(base, embed)
+            origin = _kept(base, embed) if sequential and self.target == "branch" else streams
             if branch is not None and reader is not None and reader.name in self.layers:
-                reader.refit(branch, base, mine if sequential else before, embed, weights, self.ridge)
+                reader.refit(branch, base, streams, embed, weights, self.ridge)
             for step in steps:
                 base = [stream + step.write(step.read(stream)) for stream in base]
             if branch is None:
                 continue
-            inputs = [branch.read(stream) for stream in (mine if sequential else before)]
+            inputs = [branch.read(stream) for stream in streams]
             if {"attention": "proj", "mlp": "fc2"}[branch.kind] in self.layers:
-                origin = mine if self.target == "stream" and sequential else before
-                wanted = [after.index_select(-1, embed) - stream for after, stream in zip(base, origin, strict=True)]
+                wanted = [after - stream for after, stream in zip(_kept(base, embed), origin, strict=True)]
                 branch.refit(*solve(*branch.effective(), inputs, wanted, weights, self.ridge))
             if sequential:
                 mine = [stream + branch.write(values) for stream, values in zip(mine, inputs, strict=True)]
@@ -159,9 +159,10 @@ class _Reader:
         rows = self.rows.to(embed.device)
         if not torch.equal(mine.weight, self.layer.weight[rows][:, embed]):
             return
-        wanted = [self.layer(self.norm(stream))[..., rows].to(stream) for stream in base]
+        through = self.layer.weight[rows].double(), self.layer.bias[rows].double()
+        wanted = [self.norm(stream).to(stream) for stream in base]
         inputs = [branch.norm(stream) for stream in streams]
-        _set(mine, *solve(mine.weight.double(), mine.bias.double(), inputs, wanted, weights, ridge))
+        _set(mine, *solve(mine.weight.double(), mine.bias.double(), inputs, wanted, weights, ridge, through))
 
 
 def _refit_head(
@@ -174,6 +175,11 @@ def _refit_head(
         wanted.append(vit.head(features)[:, None, rows].to(stream))
         inputs.append(model.forward_head(model.norm(own), pre_logits=True)[:, None].to(stream))
     _set(model.head, *solve(model.head.weight.double(), model.head.bias.double(), inputs, wanted, weights, ridge))
+
+
+def _kept(streams: list[Tensor], embed: Tensor) -> list[Tensor]:
+    """Return what an edge model keeps of the base's stream."""
+    return [stream.index_select(-1, embed) for stream in streams]
 
 
 def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:

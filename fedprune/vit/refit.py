@@ -11,6 +11,7 @@ def solve(
     wanted: list[Tensor],
     weights: list[Tensor],
     ridge: float,
+    through: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the weight and bias of the least-squares refit, in float64.
 
@@ -18,30 +19,35 @@ def solve(
         weight: (outputs, inputs) to start from, float64.
         bias: (outputs,)
         inputs: Batches (images, tokens, inputs).
-        wanted: Batches (images, tokens, outputs).
+        wanted: Batches (images, tokens, outputs); or (images, tokens, values) of what `through` makes outputs from.
         weights: Batches (images, tokens): how much each token counts.
         ridge: Relative to the mean diagonal of the inputs' scatter.
+        through: Weight (outputs, values) and bias (outputs,) of a linear layer that `wanted` goes through, float64. The
+            sums are over its values then, of which there are fewer than outputs in the layers that read a stream.
     """
-    width, outputs = weight.shape[1], weight.shape[0]
-    moment = torch.zeros(width + 1, width + 1 + outputs, dtype=torch.float64, device=weight.device)
-    for values, target, count in zip(inputs, wanted, weights, strict=True):
-        moment += _moments(values.to(target.dtype), target, count)
-    total, mean, mean_wanted = moment[width, width], moment[width, :width], moment[width, width + 1 :]
-    mean, mean_wanted = mean / total, mean_wanted / total
-    scatter = moment[:width, :width] - total * torch.outer(mean, mean)
-    cross = moment[:width, width + 1 :] - total * torch.outer(mean, mean_wanted)
+    sums = [
+        _sums(values.to(target.dtype), target, count)
+        for values, target, count in zip(inputs, wanted, weights, strict=True)
+    ]
+    square, product, first, second, total = (torch.stack(batches).sum(0) for batches in zip(*sums, strict=True))
+    mean, mean_wanted = first / total, second / total
+    scatter = square - total * torch.outer(mean, mean)
+    cross = product - total * torch.outer(mean, mean_wanted)
+    if through is not None:
+        cross, mean_wanted = cross @ through[0].T, through[0] @ mean_wanted + through[1]
     penalty = ridge * scatter.diagonal().mean()
     if penalty > 0:
-        lifted = scatter + penalty * torch.eye(width, dtype=scatter.dtype, device=scatter.device)
+        lifted = scatter + penalty * torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
         change = torch.cholesky_solve(cross - scatter @ weight.T, torch.linalg.cholesky(lifted))
         weight = weight + change.T
     return weight, mean_wanted - weight @ mean
 
 
-def _moments(values: Tensor, target: Tensor, count: Tensor) -> Tensor:
-    """Return the weighted sums of [z 1]^T [z 1 t] over one batch's tokens, added up in the batch's own precision."""
-    ones = torch.ones_like(values[..., :1])
-    left = torch.cat([values, ones], -1)
-    right = torch.cat([left, target], -1) * count.to(target.dtype)[..., None]
+def _sums(values: Tensor, target: Tensor, count: Tensor) -> tuple[Tensor, ...]:
+    """Return one batch's weighted sums of z z^T, z t^T, z, t and 1, added up in the batch's own precision."""
+    count = count.to(target.dtype).flatten()
+    values, target = values.flatten(0, 1), target.flatten(0, 1)
+    weighted = (values * count[:, None]).T
     with torch.autocast(values.device.type, enabled=False):
-        return (left.flatten(0, 1).T @ right.flatten(0, 1)).double()
+        sums = weighted @ values, weighted @ target, weighted.sum(1), count @ target, count.sum()
+    return tuple(part.double() for part in sums)

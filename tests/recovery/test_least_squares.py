@@ -40,6 +40,17 @@ def test_solve_is_the_minimum_of_the_stated_loss(seed: int, ridge: float) -> Non
     np.testing.assert_allclose(shift.numpy(), t.mean(0) - expected @ z.mean(0), atol=EXACT)
 
 
+def test_targets_behind_a_linear_layer_are_as_good_as_its_outputs() -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, bias, outer, shift = (torch.randn(size, generator=draw).double() for size in ((6, 5), (6,), (6, 3), (6,)))
+    inputs, behind = ([torch.randn(2, 4, width, generator=draw).double() for _ in range(2)] for width in (5, 3))
+    counts = [torch.randint(1, 4, (2, 4), generator=draw) for _ in range(2)]
+    expected = solve(weight, bias, inputs, [values @ outer.T + shift for values in behind], counts, 0.1)
+    found = solve(weight, bias, inputs, behind, counts, 0.1, (outer, shift))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=EXACT)
+
+
 def test_one_constant_input_leaves_the_weights_and_moves_the_bias() -> None:
     weight, bias = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     inputs, wanted = [torch.ones(1, 3, 2, dtype=torch.float64)], [torch.full((1, 3, 2), 5.0, dtype=torch.float64)]
