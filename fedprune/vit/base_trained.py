@@ -11,7 +11,7 @@ from fedprune.core.registry import register
 from fedprune.data.images import Dataset, Partition
 from fedprune.vit.base import Base, BaseSource, state_arrays
 from fedprune.vit.base_file import load_base, save_base
-from fedprune.vit.base_timm import TimmBase
+from fedprune.vit.base_timm import Loaded, TimmBase
 from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, tell, train
 
 WEIGHTS = "base.safetensors"
@@ -43,17 +43,40 @@ class TrainedBase(BaseSource):
             ModelError: the pretrained weights cannot be had.
         """
         loaded = self.source.fetch(len(dataset.classes), self.recipe.seed)
-        key = content_hash(
-            state_arrays(loaded.model), loaded.architecture, loaded.preprocess, self.recipe,
-            dataset.fingerprint, partition.pool, partition.validation,
-        )  # fmt: skip
-        folder = cache / "bases" / f"{dataset.name}-{self.source.model}-{key}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # runs side by side: one trains, the others wait
-            if not (folder / WEIGHTS).exists():
-                pool = Labelled(dataset.train, partition.pool)
-                validation = Labelled(dataset.train, partition.validation)
-                train(loaded.model, loaded.preprocess, lambda _: pool, validation, self.recipe, folder, progress)
-                save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False)
-                (folder / CHECKPOINT).unlink()
-        return load_base(folder / WEIGHTS)
+        return fine_tuned(loaded, self.source.model, self.recipe, dataset, partition, cache, progress)
+
+
+def fine_tuned(
+    loaded: Loaded,
+    name: str,
+    recipe: Recipe,
+    dataset: Dataset,
+    partition: Partition,
+    cache: Path,
+    progress: Callable[[Epoch], None] = tell,
+) -> Base:
+    """Fine-tune a pretrained model on the public pool, or take the outcome from the cache.
+
+    Args:
+        loaded: The pretrained model; it is trained in place.
+        name: What it is called in the cache.
+        recipe: The hyper-parameters.
+        dataset: Its training images are used, those of the public pool only.
+        partition: What is public.
+        cache: Gets the base and the log of its training.
+        progress: Called after each epoch.
+    """
+    key = content_hash(
+        state_arrays(loaded.model), loaded.architecture, loaded.preprocess, recipe,
+        dataset.fingerprint, partition.pool, partition.validation,
+    )  # fmt: skip
+    folder = cache / "bases" / f"{dataset.name}-{name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # runs side by side: one trains, the others wait
+        if not (folder / WEIGHTS).exists():
+            pool = Labelled(dataset.train, partition.pool)
+            validation = Labelled(dataset.train, partition.validation)
+            train(loaded.model, loaded.preprocess, lambda _: pool, validation, recipe, folder, progress)
+            save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False)
+            (folder / CHECKPOINT).unlink()
+    return load_base(folder / WEIGHTS)

@@ -12,8 +12,10 @@ from fedprune.core.registry import build
 from fedprune.data.images import ArrayImages, Dataset, ImageSet, Partition
 from fedprune.vit.base import Preprocess, predict
 from fedprune.vit.base_file import create, load_base
+from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
 from fedprune.vit.base_timm import TimmBase
 from fedprune.vit.base_trained import TrainedBase
+from fedprune.vit.base_trained_glyphs import TrainedGlyphBase
 from fedprune.vit.training import Labelled, Recipe, accuracy_of, augment, train
 
 TINY = {"model": "vit_tiny_patch16_224", "img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -210,3 +212,20 @@ def test_real_weights_know_imagenet(real_data):
     indices = np.arange(0, len(data.test), 20)
     logits = predict(base.model, base.preprocess, data.test, indices)
     assert accuracy_of(logits, data.test.labels[indices]) > 0.7
+
+
+def test_the_packaged_base_takes_new_classes_and_is_trained_on_public_images_alone(tmp_path):
+    images = coloured(side=32)
+    dataset = Dataset("colours", images, images, ("red", "green", "blue"), "colours", {})
+    partition = Partition(pool=np.arange(42), validation=np.arange(42, 60), shards=(), fingerprint="colours")
+    source = TrainedGlyphBase(Recipe(epochs=2, batch_size=8, learning_rate=1e-3))
+    base = source.load(dataset, partition, tmp_path)
+    assert base.model.get_parameter("head.weight").shape == (3, 64)
+    logits = predict(base.model, base.preprocess, images, partition.validation)
+    assert accuracy_of(logits, images.labels[partition.validation]) > 0.8
+    assert source.load(dataset, partition, tmp_path).fingerprint == base.fingerprint  # the second time from the cache
+    packaged = load_base(PACKAGED).model.state_dict()
+    start = create({**ARCHITECTURE, "num_classes": 3}).state_dict()
+    name = "blocks.0.mlp.fc1.weight"
+    trained = base.model.state_dict()[name]
+    assert (trained - packaged[name]).norm() < 0.2 * (trained - start[name]).norm()  # it went on from the packaged one

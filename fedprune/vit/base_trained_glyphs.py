@@ -1,0 +1,36 @@
+"""The packaged micro DeiT, fine-tuned on the public pool of another data set of small images."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from fedprune.core.registry import register
+from fedprune.data.images import Dataset, Partition
+from fedprune.vit.base import Base, BaseSource
+from fedprune.vit.base_file import Architecture, create
+from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED, PREPROCESS
+from fedprune.vit.base_timm import Loaded
+from fedprune.vit.base_trained import fine_tuned
+from fedprune.vit.training import Recipe
+
+
+@register("base", "trained_glyphs")
+@dataclass(frozen=True)
+class TrainedGlyphBase(BaseSource):
+    """The packaged micro DeiT with a new head, fine-tuned on the public pool; needs no download.
+
+    Attributes:
+        recipe: How it is fine-tuned. By default many passes, since it is meant for a few hundred small images.
+    """
+
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=40, learning_rate=1e-3, flip=False))
+
+    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
+        """Return the fine-tuned base, after training it where the cache does not hold it."""
+        architecture: Architecture = {**ARCHITECTURE, "num_classes": len(dataset.classes)}
+        model = create(architecture, self.recipe.seed)
+        body = {name: value.float() for name, value in load_file(PACKAGED).items() if not name.startswith("head.")}
+        model.load_state_dict(body, strict=False)
+        loaded = Loaded(model, architecture, PREPROCESS, head_fits=False)
+        return fine_tuned(loaded, "glyphs", self.recipe, dataset, partition, cache)
