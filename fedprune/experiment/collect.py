@@ -9,9 +9,10 @@ import pandas as pd
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.metrics import Metric, device_values
 from fedprune.experiment.record import Record, is_finished, read_record
+from fedprune.experiment.statistics import Seeded
 from fedprune.experiment.sweep import Cell
 
-COLUMNS = ("row", "column", "metric", "seed", "value", "measured", "devices", "run", "digest")
+COLUMNS = ("row", "column", "metric", "seed", "draw", "value", "measured", "devices", "run", "digest")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Reading:
         metric: What is read.
         cell: The run.
         only: Which devices count, as patterns by column of `devices.parquet`; a leading `not ` turns one round.
+        draw: Which of a seed's runs it is.
     """
 
     row: str
@@ -31,6 +33,7 @@ class Reading:
     metric: Metric
     cell: Cell
     only: Mapping[str, str] = field(default_factory=dict)
+    draw: int = 0
 
 
 def collect(readings: Iterable[Reading]) -> pd.DataFrame:
@@ -43,7 +46,7 @@ def collect(readings: Iterable[Reading]) -> pd.DataFrame:
             records[str(folder)] = read_record(folder) if is_finished(folder) else None
         rows.append(_read(reading, records[str(folder)]))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    repeated = frame.duplicated(["row", "column", "metric", "seed"])
+    repeated = frame.duplicated(["row", "column", "metric", "seed", "draw"])
     if repeated.any():
         where = frame[repeated].iloc[0]
         raise ConfigError(
@@ -60,6 +63,7 @@ def _read(reading: Reading, record: Record | None) -> dict[str, object]:
         "column": reading.column,
         "metric": reading.metric.name,
         "seed": config.seed,
+        "draw": reading.draw,
         "value": math.nan,
         "measured": 0,
         "devices": 0,
@@ -73,6 +77,12 @@ def _read(reading: Reading, record: Record | None) -> dict[str, object]:
     row |= {"measured": len(known), "devices": len(values), "digest": record.digest}
     row["value"] = reading.metric.reduce(known) if len(known) else math.nan
     return row
+
+
+def by_seed(frame: pd.DataFrame) -> Seeded:
+    """Return one cell's value by seed, its draws averaged; NaN where a draw is missing."""
+    means = frame.groupby("seed")["value"].agg(lambda draws: draws.mean(skipna=False))
+    return dict(zip(means.index.tolist(), means.tolist(), strict=True))
 
 
 def missing(frame: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,7 @@ class Line:
     Attributes:
         label: Its head.
         settings: What it changes in every run.
-        without: Settings of the study, the scale or the column that do not hold in this row.
+        without: Settings of the study, the scale or the other line that do not hold in this row or column.
         metric: What is read there in place of the study's own metric.
         only: Which devices count there; see `collect.Reading`.
         against: For a column: the row whose value of the same seed is subtracted from every row's.
@@ -67,11 +67,14 @@ class Scale:
     Attributes:
         seeds: Number of seeds, from 0 on.
         settings: What all runs of this scale share.
+        draws: Settings with several values each: a seed's runs differ in them, and are averaged before anything else.
+            Where a row or column has such a setting in its `without`, there is one run a seed.
         note: What a reader should know about it.
     """
 
     seeds: int
     settings: dict[str, Any] = field(default_factory=dict)
+    draws: dict[str, list[Any]] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -178,7 +181,7 @@ class Study:
     def readings(
         self, scale: str, seeds: Sequence[int] | None = None, smoke: bool = False, extra: Sequence[str] = ()
     ) -> list[Reading]:
-        """Plan every number: rows x columns x seeds.
+        """Plan every number: rows x columns x seeds x draws.
 
         Args:
             scale: Which of the study's scales.
@@ -192,22 +195,28 @@ class Study:
         chosen, common = self.scale(scale), self.common(scale, smoke)
         rows, columns = self.lines(scale)
         planned: list[Reading] = []
-        for row in rows:
-            for column in columns:
-                wanted = [self.metric_at(row, column), *([self.x_metric] if self.x_metric else [])]
-                for seed in range(chosen.seeds) if seeds is None else seeds:
-                    shared = {
-                        key: value for key, value in {**common, **column.settings}.items() if key not in row.without
-                    }
-                    settings = {**shared, **row.settings, "seed": seed}
-                    labels = {"row": row.label, "column": column.label, "seed": str(seed)}
-                    cell = Cell(labels, configure(settings, extra))
-                    only = {**column.only, **row.only}
-                    planned += [Reading(row.label, column.label, metric(name), cell, only) for name in wanted]
+        for row, column in itertools.product(rows, columns):
+            wanted = [self.metric_at(row, column), *([self.x_metric] if self.x_metric else [])]
+            without = {*row.without, *column.without}
+            shared = {key: value for key, value in {**common, **column.settings}.items() if key not in without}
+            draws = _draws({key: values for key, values in chosen.draws.items() if key not in without})
+            only = {**column.only, **row.only}
+            for seed, (number, drawn) in itertools.product(
+                range(chosen.seeds) if seeds is None else seeds, enumerate(draws)
+            ):
+                labels = {"row": row.label, "column": column.label, "seed": str(seed)}
+                labels |= {key: str(value) for key, value in drawn.items()}
+                cell = Cell(labels, configure({**shared, **row.settings, **drawn, "seed": seed}, extra))
+                planned += [Reading(row.label, column.label, metric(name), cell, only, number) for name in wanted]
         return planned
 
     def _both(self) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
         return self.rows, self.columns or (Line(metric(self.metric).label),)
+
+
+def _draws(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the settings' values; one without any where there are none."""
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def cells_of(name: str, readings: Sequence[Reading]) -> Sweep:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fedprune.attacks.metrics import ceiling
 from fedprune.core.errors import ConfigError
+from fedprune.experiment.collect import by_seed
 from fedprune.experiment.metrics import metric
 from fedprune.experiment.statistics import Estimate, estimate
 from fedprune.experiment.study import Line, Study
@@ -49,6 +50,8 @@ def lines(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
         style: dict[str, Any] = {"color": GREY, "ls": DASHES[number % 4], "lw": 1.2, "label": row.label}
         if len(set(places)) == 1:
             axes.axhline(values[0].mean, **style)
+            if study.x_metric:
+                axes.plot(places[0], values[0].mean, marker="*", ms=9, color=GREY)
         else:
             axes.plot(places, [value.mean for value in values], **style)
     for number, (row, places, values) in enumerate(competitors):
@@ -157,5 +160,4 @@ def _cell(study: Study, row: Line, column: Line, tidy: pd.DataFrame) -> tuple[Es
 
 
 def _estimate(tidy: pd.DataFrame, row: str, column: str, name: str) -> Estimate:
-    found = tidy[(tidy["row"] == row) & (tidy["column"] == column) & (tidy["metric"] == name)]
-    return estimate(dict(zip(found["seed"].tolist(), found["value"].tolist(), strict=True)))
+    return estimate(by_seed(tidy[(tidy["row"] == row) & (tidy["column"] == column) & (tidy["metric"] == name)]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from fedprune.experiment.collect import by_seed
 from fedprune.experiment.metrics import Metric, metric
 from fedprune.experiment.statistics import Estimate, Seeded, estimate, paired_difference, tied
 from fedprune.experiment.study import Study, published_value
@@ -105,9 +106,9 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
             key = (row.label, column.label)
             name = study.metric_at(row, column)
             found = tidy[(tidy["row"] == key[0]) & (tidy["column"] == key[1]) & (tidy["metric"] == name)]
-            seeded[key] = dict(zip(found["seed"].tolist(), found["value"].tolist(), strict=True))
+            seeded[key] = by_seed(found)
             lost = int((found["devices"] - found["measured"]).sum())
-            cells[key] = TableCell(metric(name), estimate(seeded[key]), len(found), lost)
+            cells[key] = TableCell(metric(name), estimate(seeded[key]), len(seeded[key]), lost)
     for column in columns:
         if column.against is not None:
             _subtract(column.against, column.label, seeded, cells)

@@ -7,7 +7,7 @@ import pytest
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_json
-from fedprune.experiment.collect import Reading, collect, missing
+from fedprune.experiment.collect import Reading, by_seed, collect, missing
 from fedprune.experiment.metrics import METRICS, metric
 from fedprune.experiment.sweep import Cell, configure
 
@@ -80,6 +80,13 @@ def test_a_planned_run_that_is_not_there_is_a_row_without_a_value(tmp_path):
     assert missing(frame)["seed"].tolist() == [1]
     assert frame["measured"].tolist() == [3, 0, 3]
     assert frame["devices"].tolist() == [4, 0, 4]
+
+
+def test_a_seeds_draws_are_averaged_first_and_a_missing_one_leaves_the_seed_out():
+    frame = pd.DataFrame({"seed": [0, 0, 1, 1], "draw": [0, 1, 0, 1], "value": [1.0, 3.0, 4.0, math.nan]})
+    seeded = by_seed(frame)
+    assert seeded[0] == 2
+    assert math.isnan(seeded[1])
 
 
 def test_a_cell_that_is_planned_twice_is_an_error(tmp_path):

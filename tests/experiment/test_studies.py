@@ -32,7 +32,9 @@ def test_every_study_composes_at_every_scale(name):
     planned = one_seed(study, "glyphs").readings("glyphs")
     if study.drawing.get("kind") not in PICTURES:
         assert cells_of(name, planned).cells
-        assert len({(reading.row, reading.column, reading.metric.name) for reading in planned}) == len(planned)
+        assert len({(reading.row, reading.column, reading.metric.name, reading.draw) for reading in planned}) == len(
+            planned
+        )
     for scale in study.scales:
         corner(study, scale).readings(scale)
 
@@ -112,8 +114,23 @@ def test_a_run_behind_two_numbers_is_planned_once():
     study = read_study("privacy/tradeoff")
     readings = study.readings("glyphs", seeds=[0])
     cells = cells_of("tradeoff", readings).cells
-    assert len(cells) == len({cell.config.identity() for cell in cells}) == 2 + 4 * 5
-    assert len(readings) == 2 * (2 + 4) * 5
+    assert len(cells) == len({cell.config.identity() for cell in cells}) == 2 + 4 * 5 * 3  # three draws of noise
+    assert len(readings) == 2 * (2 + 4 * 3) * 5
+
+
+def test_draws_are_runs_of_one_seed_and_lines_without_the_setting_have_one(tmp_path):
+    file = tmp_path / "paper" / "table.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        "kind: table\ntitle: t\nscales: {glyphs: {seeds: 2, draws: {mechanism.noise_seed: [3, 4]}}}\n"
+        "rows: [{label: noisy, settings: {mechanism: anchored}}, {label: none, without: [mechanism.noise_seed]}]\n"
+        "columns: [{label: a}, {label: b, settings: {method: random}}]\n"
+    )
+    readings = read_study(str(file)).readings("glyphs")
+    noisy = [reading for reading in readings if (reading.row, reading.column) == ("noisy", "a")]
+    assert [(reading.cell.config.seed, reading.draw) for reading in noisy] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [reading.cell.config.mechanism.noise_seed for reading in noisy] == [3, 4, 3, 4]
+    assert len(readings) == 2 * 4 + 2 * 2
 
 
 def test_a_columns_own_metric_is_shown_in_every_row():
