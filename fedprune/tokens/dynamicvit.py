@@ -32,19 +32,23 @@ class DynamicStage(LearnedStage):
         return width * width + width * (width // 2) + (width // 2) * (width // 4) + (width // 4) * 2
 
 
-def share_penalty(trace: Trace, places: Mapping[int, int], targets: Mapping[int, float], patches: int) -> Tensor:
-    """Return the mean over stages of (mean kept share - target)^2 (DynamicViT, equation 14; SPViT, equation 9).
+def share_penalty(
+    trace: Trace, places: Mapping[int, int], targets: Mapping[int, float], patches: int, each_image: bool = False
+) -> Tensor:
+    """Return the mean over stages of (kept share - target)^2.
 
     Args:
         trace: Counts of a pass in which `LearnedStage`s decided.
         places: Stage (a key of `targets`) by block of the model.
         targets: Wanted share of the original patch tokens behind each stage.
         patches: Original patch tokens.
+        each_image: Whether every image is held to the share (DynamicViT, equation 14), or the batch on average (SPViT,
+            equation 9).
     """
     gaps = []
     for block, name in places.items():
-        free = trace.attending[block] - trace.protected[block]
-        gaps.append(free.mean() / patches - targets[name])
+        shares = (trace.attending[block] - trace.protected[block]) / patches
+        gaps.append((shares if each_image else shares.mean(0, keepdim=True)) - targets[name])
     return torch.stack(gaps).square().mean()
 
 
@@ -60,6 +64,7 @@ class LearnedReducer(Staged):
     """
 
     trained: ClassVar[bool] = True
+    each_image: ClassVar[bool] = False
     ratio_weight: float = 2.0
     training: SelectorRecipe = field(default_factory=SelectorRecipe)
 
@@ -69,7 +74,7 @@ class LearnedReducer(Staged):
             block: stage.count / shape.patches for block, stage in stages.items() if isinstance(stage, LearnedStage)
         }
         places = {block: block for block in targets}
-        return self.ratio_weight * share_penalty(trace, places, targets, shape.patches)
+        return self.ratio_weight * share_penalty(trace, places, targets, shape.patches, self.each_image)
 
     def calibrate(self, model: ReducedModel, batches: Iterable[Tensor]) -> None:
         """Set the thresholds of ragged counts, from the first stage to the last."""
@@ -92,6 +97,8 @@ class LearnedReducer(Staged):
 @dataclass(frozen=True)
 class DynamicVit(LearnedReducer):
     """DynamicViT: a predictor of local and global features decides in front of three blocks (trained)."""
+
+    each_image: ClassVar[bool] = True
 
     def stage(self, shape: Shape, count: int) -> Stage:
         """Return a stage that keeps `count` patch tokens."""

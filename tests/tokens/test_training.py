@@ -9,8 +9,9 @@ import torch
 from fedprune.core.registry import lookup
 from fedprune.data.images import ArrayImages
 from fedprune.protocol.options import import_options
+from fedprune.tokens.dynamicvit import share_penalty
 from fedprune.tokens.reduced import reduce
-from fedprune.tokens.reducer import SelectorRecipe
+from fedprune.tokens.reducer import SelectorRecipe, Trace
 from fedprune.tokens.selector import LearnedStage
 from fedprune.tokens.training import Public, distillation, train, trained_parameters
 from fedprune.vit.base import Base
@@ -139,6 +140,14 @@ def test_the_loss_of_an_unreduced_model_is_zero_but_for_its_penalty(base, photos
     model.stages.train()
     loss = distillation(model, base.preprocess(photos.read(np.arange(4))), 0.5, reducer)
     assert float(loss) == pytest.approx(4.0 * 0.5**2, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("spvit", 0.0), ("dynamicvit", 0.25**2)])
+def test_the_ratio_loss_holds_every_image_to_its_share_or_the_batch_on_average(name, expected):
+    counts = (torch.tensor([13.0, 5.0]),)  # 16 patches and the class token: shares of 3/4 and 1/4 in two images
+    trace = Trace(counts, counts, counts, counts, (1,))
+    each_image = lookup("tokens", name).each_image
+    assert float(share_penalty(trace, {0: 0}, {0: 0.5}, 16, each_image)) == pytest.approx(expected)
 
 
 def test_ragged_counts_meet_the_ratio_in_the_mean_of_the_training_images(base, photos):
