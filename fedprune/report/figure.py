@@ -84,7 +84,7 @@ def points(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
     tidy_axes(axes, xlabel=_x_label(study), ylabel=metric(study.metric).label)
     if study.drawing.get("log"):
         axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def heat(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
