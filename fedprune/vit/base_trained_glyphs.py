@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from fedprune.core.registry import register
 from fedprune.data.images import Dataset, Partition
 from fedprune.vit.base import Base, BaseSource
-from fedprune.vit.base_file import Architecture, create
-from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED, PREPROCESS
+from fedprune.vit.base_file import Architecture, create, load_base
+from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
 from fedprune.vit.base_timm import Loaded
 from fedprune.vit.base_trained import fine_tuned
 from fedprune.vit.training import Recipe
@@ -30,7 +28,9 @@ class TrainedGlyphBase(BaseSource):
         """Return the fine-tuned base, after training it where the cache does not hold it."""
         architecture: Architecture = {**ARCHITECTURE, "num_classes": len(dataset.classes)}
         model = create(architecture, self.recipe.seed)
-        body = {name: value.float() for name, value in load_file(PACKAGED).items() if not name.startswith("head.")}
-        model.load_state_dict(body, strict=False)
-        loaded = Loaded(model, architecture, PREPROCESS, head_fits=False)
+        packaged = load_base(PACKAGED)
+        weights = packaged.model.state_dict()
+        head = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+        model.load_state_dict(weights | head)
+        loaded = Loaded(model, architecture, packaged.preprocess, head_fits=False)
         return fine_tuned(loaded, "glyphs", self.recipe, dataset, partition, cache)

@@ -215,11 +215,12 @@ def test_real_weights_know_imagenet(real_data):
 
 
 def test_the_packaged_base_takes_new_classes_and_is_trained_on_public_images_alone(tmp_path):
-    images = coloured(side=32)
+    images = Watched(coloured(72, side=32))  # the last twelve are private
     dataset = Dataset("colours", images, images, ("red", "green", "blue"), "colours", {})
     partition = Partition(pool=np.arange(42), validation=np.arange(42, 60), shards=(), fingerprint="colours")
     source = TrainedGlyphBase(Recipe(epochs=2, batch_size=8, learning_rate=1e-3))
     base = source.load(dataset, partition, tmp_path)
+    assert images.seen == set(range(60))
     assert base.model.get_parameter("head.weight").shape == (3, 64)
     logits = predict(base.model, base.preprocess, images, partition.validation)
     assert accuracy_of(logits, images.labels[partition.validation]) > 0.8
