@@ -72,7 +72,7 @@ def _run_here(cells: Sequence[Cell], workers: int, logs: Path) -> None:
 
 
 def _cell_table(statuses: Sequence[CellStatus]) -> Table:
-    axes = list(statuses[0].cell.labels) if statuses else []
+    axes = list(dict.fromkeys(axis for status in statuses for axis in status.cell.labels))
     table = Table()
     for header in (*axes, "run", "state", "seconds"):
         table.add_column(header)
