@@ -59,6 +59,7 @@ class LearnedReducer(Staged):
     With a fixed count only the order of the scores matters, so a selector serves at other ratios too.
 
     Attributes:
+        each_image: Whether the ratio loss holds every image to its share; see `share_penalty`.
         ratio_weight: Weight of the ratio loss.
         training: How the selector is trained.
     """
