@@ -107,7 +107,7 @@ class NuwaV2(Method):
             weight_decay=self.weight_decay,
         )
         for pixels, labels, _ in proxy_batches(task, self.epochs, self.batch_size, "nuwa masks"):
-            with gated(model, learned.gates()), quick(model):
+            with gated(model, learned.gates()), quick(model, gradients=True):
                 logits = model(pixels)
             optimiser.zero_grad()
             label_loss(logits[:, list(rows)], labels, rows).backward()  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from fedprune.pruning.learning import asked_rows, distillation, label_loss, prox
 from fedprune.pruning.masks import Masks, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.weight_groups import gradient_copy
-from fedprune.vit.base import Base, freeze
+from fedprune.vit.base import Base, freeze, predict
 from fedprune.vit.branches import quick
 from fedprune.vit.surgery import EdgeModel, cut
 
@@ -66,24 +66,24 @@ class UVC(Method):
                     masks.skips[index, branch] = torch.tensor(3.0, requires_grad=True)
         limit, target = target_share(task)
         rows, dual = asked_rows(task), 0.0
+        logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy)
+        teacher = torch.from_numpy(logits)[:, list(rows)]
         optimiser = torch.optim.Adam(
             [
                 {"params": list(model.parameters()), "lr": self.learning_rate},
                 {"params": [*masks.thresholds.values(), *masks.skips.values()], "lr": self.ratio_rate},
-            ]
+            ],
+            fused=True,
         )
-        for pixels, labels, _ in proxy_batches(task, self.epochs, self.batch_size, "uvc"):
-            with torch.no_grad(), quick(task.base.model):
-                teacher = task.base.model(pixels)[:, list(rows)]
+        for pixels, labels, places in proxy_batches(task, self.epochs, self.batch_size, "uvc"):
             masks.scores = unit_norms(model, masks)
-            with gated(model, masks.gates()), quick(model):
-                logits = model(pixels)[:, list(rows)]
+            with gated(model, masks.gates()), quick(model, gradients=True):
+                answers = model(pixels)[:, list(rows)]
             size = masks.size(limit)
-            answer = (1 - self.distill) * label_loss(logits, labels, rows) + self.distill * distillation(
-                logits, teacher
-            )
+            loss = (1 - self.distill) * label_loss(answers, labels, rows)
+            loss = loss + self.distill * distillation(answers, teacher[places])
             optimiser.zero_grad()
-            (answer + dual * (size - target)).backward()  # type: ignore[no-untyped-call]
+            (loss + dual * (size - target)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             dual = max(0.0, dual + self.dual_rate * (float(size.detach()) - target))
         masks.scores = unit_norms(model, masks)

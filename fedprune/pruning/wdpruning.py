@@ -95,11 +95,12 @@ class WDPruning(Method):
                 {"params": weights, "lr": self.learning_rate, "weight_decay": self.weight_decay},
                 {"params": list(masks.scores.values()), "lr": self.score_rate, "weight_decay": 0.0},
                 {"params": list(masks.thresholds.values()), "lr": self.threshold_rate, "weight_decay": 0.0},
-            ]
+            ],
+            fused=True,
         )
         history: list[tuple[float, float]] = []
         for pixels, labels, _ in proxy_batches(task, self.epochs, self.batch_size, "wdpruning"):
-            with gated(model, masks.gates()), quick(model):
+            with gated(model, masks.gates()), quick(model, gradients=True):
                 last, middle = _answers(model, early, depth, pixels)
             losses = [
                 label_loss(logits[:, list(rows)], labels, rows) for logits in (last, middle) if logits is not None

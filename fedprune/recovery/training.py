@@ -55,7 +55,7 @@ class Training:
         )
         device = weights.get_parameter("pos_embed").device
         for pixels, labels, places in batches:
-            with quick(weights):
+            with quick(weights, gradients=True):
                 answer = model(pixels.to(device))
             # a model with a distillation token answers twice while it trains
             heads = answer if isinstance(answer, tuple) else (answer,)

@@ -1,12 +1,14 @@
 """The residual stream of a vision transformer, branch by branch, as the least-squares refit walks along it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedprune.vit.base import autocast
+from fedprune.vit.base import autocast, gradient_attention
 
 KINDS = ("attention", "mlp")  # in the order in which a block runs them
 _PARTS = {"attention": ("norm1", "attn", "ls1"), "mlp": ("norm2", "mlp", "ls2")}
@@ -81,8 +83,18 @@ def start(model: nn.Module, pixels: Tensor) -> Tensor:
     return tokens.to(vit.pos_embed.dtype)
 
 
-def quick(model: nn.Module) -> torch.autocast:
-    """Return the precision in which a frozen model is walked: `vit.base`'s automatic choice, float64 left alone."""
+@contextmanager
+def quick(model: nn.Module, gradients: bool = False) -> Iterator[None]:
+    """Walk a model in `vit.base`'s automatic precision, float64 left alone.
+
+    Args:
+        model: One of timm's vision transformers.
+        gradients: Whether the pass is differentiated.
+    """
     positions = model.get_parameter("pos_embed")
     precision = "fp32" if positions.dtype == torch.float64 else "auto"
-    return autocast(precision, positions.shape[-1], str(positions.device))
+    with (
+        autocast(precision, positions.shape[-1], str(positions.device)),
+        gradient_attention(model) if gradients else nullcontext(),
+    ):
+        yield

@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import process_time
@@ -19,13 +18,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
-from fedprune.vit.base import PRECISIONS, Preprocess, autocast, embedding_width, freeze, predict
+from fedprune.vit.base import PRECISIONS, Preprocess, autocast, embedding_width, freeze, gradient_attention, predict
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
@@ -184,7 +182,7 @@ def _epoch(
         targets = torch.from_numpy(data.images.labels[chosen])
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(recipe, number * steps + step, recipe.epochs * steps)
-        with autocast(recipe.precision, embedding_width(model)), _attention():
+        with autocast(recipe.precision, embedding_width(model)), gradient_attention(model):
             loss = nn.functional.cross_entropy(model(images), targets, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -192,11 +190,6 @@ def _epoch(
         optimizer.step()
         total += float(loss.detach()) * len(chosen)
     return total / len(order)
-
-
-def _attention() -> AbstractContextManager[None]:
-    """Take torch's plain attention under bf16 on a CPU: the backward of the fused one is several times slower."""
-    return sdpa_kernel(SDPBackend.MATH) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def _learning_rate(recipe: Recipe, step: int, steps: int) -> float:

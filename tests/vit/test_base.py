@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from fedprune.core.errors import ModelError
 from fedprune.data.glyphs import Glyphs
@@ -11,6 +12,7 @@ from fedprune.data.subtasks import Subtasks
 from fedprune.vit.base import Base, Preprocess, autocast, predict
 from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED, GlyphBase
+from fedprune.vit.branches import quick
 from fedprune.vit.training import accuracy_of
 from tests.data.sets import labelled
 
@@ -88,6 +90,23 @@ def test_precision_auto_takes_bf16_where_the_model_is_wide():
             assert torch.is_autocast_enabled("cpu") is wanted
     with pytest.raises(ModelError, match="no precision 'fp8'"):
         autocast("fp8", 64)
+
+
+@pytest.mark.parametrize(("side", "width", "plain"), [(16, 192, True), (56, 192, False), (16, 64, False)])
+def test_attention_that_is_differentiated_is_plain_in_bf16_with_few_tokens(side, width, plain):
+    model = VisionTransformer(img_size=side, patch_size=4, embed_dim=width, depth=1, num_heads=2, num_classes=3)
+    with quick(model, gradients=True):
+        assert torch.backends.cuda.flash_sdp_enabled() is not plain
+    with quick(model):
+        assert torch.backends.cuda.flash_sdp_enabled()
+    gradients = []
+    for differentiated in (True, False):
+        model.zero_grad()
+        with quick(model, gradients=differentiated):
+            answer = model(torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side))
+        answer.float().square().sum().backward()
+        gradients.append(model.blocks[0].attn.qkv.weight.grad.clone())
+    torch.testing.assert_close(*gradients, atol=0.05 * float(gradients[1].abs().max()), rtol=0.1)
 
 
 def test_a_base_survives_its_file(tmp_path):
