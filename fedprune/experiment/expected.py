@@ -7,16 +7,19 @@ import torch
 
 from fedprune.core.errors import ModelError
 from fedprune.experiment.config import RunConfig
-from fedprune.vit.base import BaseSource
+from fedprune.recovery.none import NoRecovery
+from fedprune.vit.base import BF16_WIDTH, BaseSource
 from fedprune.vit.base_file import create
 from fedprune.vit.base_glyphs import ARCHITECTURE
 from fedprune.vit.base_timm import TimmBase
 from fedprune.vit.base_trained import TrainedBase
 from fedprune.vit.counts import count_macs
 from fedprune.vit.inspect import read_shape
+from fedprune.vit.shape import Shape
 
-# Our guesses, good to a factor of a few: one CPU thread, and half of what a data-centre GPU does in bf16.
-MACS_PER_SECOND = {"cpu": 2e10, "cuda": 5e13}
+# Our guesses, good to a factor of a few: one CPU thread in float32, one that multiplies bf16 matrices in hardware, and
+# half of what a data-centre GPU does in bf16.
+MACS_PER_SECOND = {"fp32": 2e10, "bf16": 1e11, "cuda": 5e13}
 EVIDENCE, RECOVERY = 3, 3  # forward passes that evidence (with its backward pass) and recovery of a proxy image cost
 OVERHEAD = 3.0  # seconds of a run beyond passes
 
@@ -28,26 +31,34 @@ def expected_seconds(configs: Iterable[RunConfig]) -> float | None:
     """
     total = 0.0
     for config in configs:
-        macs = _macs(config.base)
-        if macs is None:
+        shape = _shape(config.base)
+        if shape is None:
             return None
         partition = config.partition
         train, test = getattr(partition, "max_train", 0), getattr(partition, "max_test", 0)
-        proxy = config.proxy_size * (EVIDENCE + RECOVERY) * (1 + config.oracle)
+        passes = EVIDENCE + (0 if isinstance(config.recovery, NoRecovery) else RECOVERY)
+        proxy = config.proxy_size * passes * (1 + config.oracle)
         images = partition.devices * (train + (2 + config.oracle) * test + proxy)
-        total += OVERHEAD + images * macs / MACS_PER_SECOND[config.compute]
+        total += OVERHEAD + images * count_macs(shape) / _speed(config, shape)
     return total
 
 
+def _speed(config: RunConfig, shape: Shape) -> float:
+    if config.compute == "cuda":
+        return MACS_PER_SECOND["cuda"]
+    half = config.precision == "bf16" or (config.precision == "auto" and shape.embed >= BF16_WIDTH)
+    return MACS_PER_SECOND["bf16" if half else "fp32"]
+
+
 @cache
-def _macs(base: BaseSource) -> int | None:
-    """Return the MACs of one image in the base, from its name alone; no weights are loaded."""
+def _shape(base: BaseSource) -> Shape | None:
+    """Return the base's shape from its name alone; no weights are loaded."""
     source = base.source if isinstance(base, TrainedBase) else base
     architecture = ARCHITECTURE
     if isinstance(source, TimmBase):
         architecture = {"model": source.model} | ({"img_size": source.image_size} if source.image_size else {})
     try:
         with torch.device("meta"):
-            return count_macs(read_shape(create(architecture)))
+            return read_shape(create(architecture))
     except (ModelError, RuntimeError, NotImplementedError):
         return None
