@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
@@ -40,11 +42,12 @@ def neuron_overlap(scene: Scene, _options: Options) -> Figure:
         values = np.array([units.neurons for units in block])
         top = values >= np.quantile(values, 0.9, axis=1, keepdims=True)
         overlap += (top[:, None] & top[None]).sum(-1) / top.sum(-1)[:, None] / len(blocks[0])
+    common = overlap[np.triu_indices(len(rows), 1)].mean()
     middle = np.array([device[len(device) // 2].neurons for device in blocks])
     order = np.argsort(-middle.mean(0))[:96]
     figure = new_figure(9.5, 4)
     left, right = figure.subplots(1, 2)
-    _heat(figure, left, overlap, scene.tasks(), "share of the top tenth in common", vmin=0, vmax=1)
+    _heat(figure, left, overlap, scene.tasks(), f"top tenth in common, mean {common:.2f}", vmin=0, vmax=1)
     shown = middle[:, order] / middle[:, order].max(1, keepdims=True)
     right.imshow(shown, aspect="auto", cmap="magma")
     right.set_yticks(range(len(rows)), [])
@@ -62,7 +65,9 @@ def embedding_importance(scene: Scene, _options: Options) -> Figure:
     figure = new_figure()
     axes = figure.add_subplot()
     for number, row in enumerate(values):
-        axes.plot(row[order], color=COLOURS[number % len(COLOURS)], lw=0.9, alpha=0.8, label=scene.tasks()[number])
+        again, colour = divmod(number, len(COLOURS))
+        dashes = ("-", "--", ":")[again % 3]
+        axes.plot(row[order], color=COLOURS[colour], ls=dashes, lw=0.9, alpha=0.8, label=scene.tasks()[number])
     tidy_axes(
         axes,
         xlabel="embedding dimension, by mean importance",
@@ -76,6 +81,7 @@ def embedding_importance(scene: Scene, _options: Options) -> Figure:
 def spectra(scene: Scene, _options: Options) -> Figure:
     """Show the energy that the largest singular values of each head's products hold."""
     model: Any = scene.world.base.model
+    colours = colormaps["viridis"](np.linspace(0, 0.95, len(model.blocks)))  # from the first block to the last
     figure = new_figure(8.5, 3.6)
     for axes, title in zip(figure.subplots(1, 2, sharey=True), ("query-key", "value-output"), strict=True):
         for number, (block, widths) in enumerate(zip(model.blocks, scene.world.base.shape.blocks, strict=True)):
@@ -85,8 +91,7 @@ def spectra(scene: Scene, _options: Options) -> Figure:
             heads = zip(first.chunk(widths.heads), second.chunk(widths.heads), strict=True)
             energy = torch.stack([torch.linalg.svdvals(a.T @ b)[: a.shape[0]] ** 2 for a, b in heads])
             share = (energy.cumsum(1) / energy.sum(1, keepdim=True)).mean(0).numpy()
-            colour = f"C{number}" if len(model.blocks) <= 10 else None
-            axes.plot(range(1, len(share) + 1), 100 * share, lw=1.1, color=colour, label=f"block {number}")
+            axes.plot(range(1, len(share) + 1), 100 * share, lw=1.1, color=colours[number], label=f"block {number}")
         tidy_axes(axes, xlabel="singular values kept a head", title=title)
     figure.axes[0].set_ylabel("energy kept (%), mean over heads")
     figure.axes[1].legend(frameon=False, fontsize="x-small")
@@ -183,6 +188,7 @@ def widths(scene: Scene, options: Options) -> Figure:
                 kept[block.block] += [getattr(shape, kind) / getattr(full, kind) for kind in kinds]
         for number, kind in enumerate(kinds):
             axes.plot(100 * kept[:, number] / len(devices), marker="o", ms=3, color=COLOURS[number], label=kind)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy_axes(axes, xlabel="block", title=f"{method}, embedding {100 * embed / len(devices):.0f} %", ylim=(-4, 104))
     figure.axes[0].set_ylabel("kept (%)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
