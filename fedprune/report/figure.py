@@ -64,6 +64,8 @@ def lines(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
         axes.set_xscale("log")
         axes.set_xticks([line.x for line in columns if line.x], [line.label for line in columns if line.x])
         axes.minorticks_off()
+    if study.drawing.get("log_y"):
+        axes.set_yscale("log")
     axes.legend(frameon=False, fontsize="small")
 
 
