@@ -20,7 +20,7 @@ from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.bank import Bank
 from fedprune.evidence.measure import Pass, family_width, measure
 from fedprune.evidence.statistics import centre, statistic_named
-from fedprune.vit.base import BF16_WIDTH, Base
+from fedprune.vit.base import Base, takes_bf16
 from fedprune.vit.units import Units, unpack
 
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
@@ -59,7 +59,7 @@ class Evidence:
     ) -> None:
         self.base, self.images = base, images
         if precision == "auto":
-            precision = "bf16" if base.shape.embed >= BF16_WIDTH or device != "cpu" else "fp32"
+            precision = "bf16" if takes_bf16(precision, base.shape.embed, device) else "fp32"
         self.how = Pass(loss, classes, precision, batch_size, device)
         self._measured = 0
         self._cache, self._images_id = cache, images_id

@@ -8,7 +8,7 @@ import torch
 from fedprune.core.errors import ModelError
 from fedprune.experiment.config import RunConfig
 from fedprune.recovery.none import NoRecovery
-from fedprune.vit.base import BF16_WIDTH, BaseSource
+from fedprune.vit.base import BaseSource, takes_bf16
 from fedprune.vit.base_file import create
 from fedprune.vit.base_glyphs import ARCHITECTURE
 from fedprune.vit.base_timm import TimmBase
@@ -46,8 +46,7 @@ def expected_seconds(configs: Iterable[RunConfig]) -> float | None:
 def _speed(config: RunConfig, shape: Shape) -> float:
     if config.compute == "cuda":
         return MACS_PER_SECOND["cuda"]
-    half = config.precision == "bf16" or (config.precision == "auto" and shape.embed >= BF16_WIDTH)
-    return MACS_PER_SECOND["bf16" if half else "fp32"]
+    return MACS_PER_SECOND["bf16" if takes_bf16(config.precision, shape.embed) else "fp32"]
 
 
 @cache

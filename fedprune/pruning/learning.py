@@ -1,6 +1,6 @@
 """Small pieces of training on a proxy set: batches in a seeded order, and the loss over the classes that are asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.nn import functional
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.pruning.method import PruningTask
-from fedprune.vit.base import Preprocess
+from fedprune.vit.base import Preprocess, predict
 
 
 def proxy_batches(
@@ -68,6 +68,12 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> T
     """Return the mean divergence from the teacher's answer to the student's, both (images, rows)."""
     student, wanted = ((values.float() / temperature).log_softmax(1) for values in (logits, teacher))
     return functional.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
+def teacher_logits(task: PruningTask, rows: Sequence[int]) -> Tensor:
+    """Return the base's logits in `rows`, (images of the proxy set, rows): what distillation compares with."""
+    logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy)
+    return torch.from_numpy(logits[:, list(rows)])
 
 
 def asked_rows(task: PruningTask) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ from torch import Tensor
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.pruning.last_resort import keep_with_last_resort
-from fedprune.pruning.learning import asked_rows, distillation, label_loss, proxy_batches
+from fedprune.pruning.learning import asked_rows, distillation, label_loss, proxy_batches, teacher_logits
 from fedprune.pruning.masks import Masks, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.weight_groups import gradient_copy
-from fedprune.vit.base import Base, freeze, predict
+from fedprune.vit.base import Base, freeze
 from fedprune.vit.branches import quick
 from fedprune.vit.surgery import EdgeModel, cut
 
@@ -66,8 +66,7 @@ class UVC(Method):
                     masks.skips[index, branch] = torch.tensor(3.0, requires_grad=True)
         limit, target = target_share(task)
         rows, dual = asked_rows(task), 0.0
-        logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy)
-        teacher = torch.from_numpy(logits)[:, list(rows)]
+        teacher = teacher_logits(task, rows)
         optimiser = torch.optim.Adam(
             [
                 {"params": list(model.parameters()), "lr": self.learning_rate},

@@ -4,18 +4,16 @@ import copy
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
-from fedprune.pruning.learning import distillation, label_loss, proxy_batches
+from fedprune.pruning.learning import distillation, label_loss, proxy_batches, teacher_logits
 from fedprune.pruning.method import PruningTask
 from fedprune.recovery.least_squares import LeastSquares
 from fedprune.recovery.recovery import Recovery
 from fedprune.recovery.training import Training
-from fedprune.vit.base import predict
 from fedprune.vit.surgery import EdgeModel
 
 
@@ -46,7 +44,7 @@ class Finetune(Training, Recovery):
         if self.least_squares:
             edge = LeastSquares().recover(edge, task)
         model = copy.deepcopy(edge.model)
-        teacher = torch.from_numpy(self._teacher(edge, task))
+        teacher = teacher_logits(task, edge.classes) if self.distill else torch.empty(0)
 
         def loss(logits: Tensor, labels: Tensor, places: IntArray) -> Tensor:
             asked = (1 - self.distill) * label_loss(logits, labels, edge.classes)
@@ -59,10 +57,3 @@ class Finetune(Training, Recovery):
             "recovery_seconds": time.perf_counter() - began,
         }
         return replace(edge, model=model, notes=notes)
-
-    def _teacher(self, edge: EdgeModel, task: PruningTask) -> np.ndarray:
-        """Return the base's logits in the edge model's rows, one row an image of the proxy set."""
-        if not self.distill:
-            return np.empty((0, len(edge.classes)), dtype=np.float32)
-        logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy)
-        return logits[:, list(edge.classes)]

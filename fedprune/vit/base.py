@@ -109,6 +109,11 @@ def embedding_width(model: nn.Module) -> int:
     return int(model.get_parameter("patch_embed.proj.weight").shape[0])
 
 
+def takes_bf16(precision: str, width: int, device: str = "cpu") -> bool:
+    """Say whether `precision` means bf16 for a model of that embedding width; `auto` does where that is faster."""
+    return precision == "bf16" or (precision == "auto" and (not device.startswith("cpu") or width >= BF16_WIDTH))
+
+
 def autocast(precision: str, width: int, device: str = "cpu") -> torch.autocast:
     """Return the context for `precision`: `bf16`, `fp32`, or `auto` (bf16 where `width` makes it pay, or on a GPU).
 
@@ -118,7 +123,7 @@ def autocast(precision: str, width: int, device: str = "cpu") -> torch.autocast:
     if precision not in PRECISIONS:
         raise ModelError(f"There is no precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
     kind = torch.device(device).type
-    enabled = precision == "bf16" or (precision == "auto" and (kind != "cpu" or width >= BF16_WIDTH))
+    enabled = takes_bf16(precision, width, device)
     # Without the cache of cast weights: it would go on using the old ones where a recovery changes them in between.
     return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
