@@ -11,7 +11,7 @@ from fedprune.attacks.metrics import BoolArray, auc, resolves, tpr_at
 from fedprune.data.images import IntArray
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
-from fedprune.privacy.mechanism import Mechanism
+from fedprune.privacy.mechanism import Mechanism, Records
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class AttackCase:
 
     def release(self, points: FloatArray, labels: IntArray, seed: int) -> Mixture:
         """Report `points` as a device would: for shadow devices."""
-        return self.mechanism.release(points, self.fit, self.space, seed, labels, self.class_count).mixture
+        records = Records(points, self.space, self.fit, seed, labels, self.class_count)
+        return self.mechanism.release(records).mixture
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
 from fedprune.mixture.density import responsibilities
-from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
+from fedprune.mixture.mixture import FloatArray, Mixture
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Release
+from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
 
 
@@ -36,24 +34,15 @@ class Anchored(GaussianMechanism):
     significance: float = 2.0
     scales: Scales = field(default_factory=lambda: Scales(square=0.0))
 
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
+    def release(self, records: Records) -> Release:
         """Release the noisy statistic and rebuild a mixture from it."""
+        space, points = records.space, records.points
         anchors, variances = space.anchors, anchor_variances(space.anchors)
         radius = local_radius(anchors)
-        total = statistic(
-            projected, responsibilities(anchors, projected), anchors.means, radius, self.scales, self.spherical
-        )
+        total = statistic(points, responsibilities(anchors, points), anchors.means, radius, self.scales, self.spherical)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = total + gaussian_noise(total.shape, deviation, seed, self.noise_seed)
-        noisy = moments(total, projected.shape[1], radius, self.scales, deviation)
+        total = total + gaussian_noise(total.shape, deviation, records.seed, self.noise_seed)
+        noisy = moments(total, points.shape[1], radius, self.scales, deviation)
         mixture = rebuild(noisy, anchors.means, variances, self.significance, space.radius, space.variance)
         entry = LedgerEntry(
             "mixture", "anchored", radius, self.scales.sensitivity, deviation, 1, self.epsilon, self.delta

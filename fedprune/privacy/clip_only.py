@@ -4,10 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, FloatArray
-from fedprune.privacy.mechanism import Release
+from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import clip
 from fedprune.privacy.none import Unprotected
 
@@ -17,17 +14,10 @@ from fedprune.privacy.none import Unprotected
 class ClipOnly(Unprotected):
     """The mixture of clipped records without noise: shows what clipping alone costs; no guarantee."""
 
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
+    def release(self, records: Records) -> Release:
         """Clip to the space's radius, fit and release."""
-        release = super().release(clip(projected, space.radius), fit, space, seed, labels, class_count)
+        radius = records.space.radius
+        release = super().release(dataclasses.replace(records, points=clip(records.points, radius)))
         first, *rest = release.entries
-        entry = dataclasses.replace(first, mechanism="clip_only", clip=space.radius)
+        entry = dataclasses.replace(first, mechanism="clip_only", clip=radius)
         return dataclasses.replace(release, entries=(entry, *rest))

@@ -6,16 +6,14 @@ import numpy as np
 
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
 from fedprune.mixture.density import responsibilities
 from fedprune.mixture.em import fit_cells
-from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
+from fedprune.mixture.mixture import FeatureSpace, Mixture
 from fedprune.privacy.anchored import anchor_variances, local_radius
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Release
+from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
 
 
@@ -47,26 +45,18 @@ class NoisyExpectationMaximisation(GaussianMechanism):
         if self.scales.square == 0:
             raise ValueError("scales.square is 0; expectation-maximisation needs second moments")
 
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
+    def release(self, records: Records) -> Release:
         """Run T noisy rounds; all of them are seen by whoever sees the last."""
+        space, points = records.space, records.points
         mixture = public_start(space, self.components)
         deviation = noise_multiplier(self.epsilon, self.delta, self.rounds) * self.scales.sensitivity
         images = 1
         for turn in range(self.rounds):
             radius = local_radius(mixture)  # of the last release, therefore public
-            total = statistic(
-                projected, responsibilities(mixture, projected), mixture.means, radius, self.scales, spherical=True
-            )
-            total = total + gaussian_noise(total.shape, deviation, seed, self.noise_seed, turn)
-            noisy = moments(total, projected.shape[1], radius, self.scales, deviation)
+            belongs = responsibilities(mixture, points)
+            total = statistic(points, belongs, mixture.means, radius, self.scales, spherical=True)
+            total = total + gaussian_noise(total.shape, deviation, records.seed, self.noise_seed, turn)
+            noisy = moments(total, points.shape[1], radius, self.scales, deviation)
             images = max(1, round(float(noisy.counts.sum())))
             variances = anchor_variances(mixture)
             mixture = rebuild(noisy, mixture.means, variances, self.significance, space.radius, space.variance)

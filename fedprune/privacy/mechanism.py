@@ -10,6 +10,27 @@ from fedprune.privacy.ledger import LedgerEntry
 
 
 @dataclass(frozen=True)
+class Records:
+    """A device's private records in the public space, and what is agreed on how they are told.
+
+    Attributes:
+        points: (n, d) the private images, projected.
+        space: The public space.
+        fit: How a mixture is fitted; mechanisms that never fit on private data do not read it.
+        seed: Of the device's streams; noise has a stream of its own.
+        labels: (n,) the device's own labels, for mechanisms and fits that use them.
+        class_count: Classes of the data set, public.
+    """
+
+    points: FloatArray
+    space: FeatureSpace
+    fit: MixtureFit
+    seed: int
+    labels: IntArray | None = None
+    class_count: int | None = None
+
+
+@dataclass(frozen=True)
 class Release:
     """A mixture that may leave the device, and what it cost.
 
@@ -38,24 +59,8 @@ class Mechanism(ABC):
     """
 
     @abstractmethod
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
-        """Release a mixture of the device's projected images.
-
-        Args:
-            projected: (n, d) in the public space.
-            fit: How a mixture is fitted; mechanisms that never fit on private data take only its covariance type.
-            space: The public space.
-            seed: Of the device's streams; noise has a stream of its own.
-            labels: (n,) the device's own labels, for mechanisms and fits that use them.
-            class_count: Classes of the data set, public.
+    def release(self, records: Records) -> Release:
+        """Release a mixture of the device's records.
 
         Raises:
             DataError: the device has no image, or labels are needed and not there.

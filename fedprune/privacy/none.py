@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, FloatArray
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Mechanism, Release
+from fedprune.privacy.mechanism import Mechanism, Records, Release
 
 
 @register("mechanism", "none")
@@ -15,20 +12,12 @@ from fedprune.privacy.mechanism import Mechanism, Release
 class Unprotected(Mechanism):
     """The fitted mixture as it is, as the papers send it: no guarantee."""
 
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
+    def release(self, records: Records) -> Release:
         """Fit and release."""
-        mixture = fit.fit(projected, space, seed, labels)
-        ratio = mixture.parameters / len(projected)
+        mixture = records.fit.fit(records.points, records.space, records.seed, records.labels)
+        ratio = mixture.parameters / len(records.points)
         entries = (
             LedgerEntry("mixture", note=f"{ratio:.2f} numbers an image"),
-            *(LedgerEntry(leak, note="chosen on private data") for leak in fit.leaks()),
+            *(LedgerEntry(leak, note="chosen on private data") for leak in records.fit.leaks()),
         )
-        return Release(mixture, len(projected), entries)
+        return Release(mixture, len(records.points), entries)

@@ -6,13 +6,10 @@ import numpy as np
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, FloatArray
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Release
+from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
 
 
@@ -34,24 +31,17 @@ class PerClassGaussian(GaussianMechanism):
     significance: float = 2.0
     scales: Scales = field(default_factory=Scales)
 
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
+    def release(self, records: Records) -> Release:
         """Release the noisy statistic of every class and rebuild a mixture from those that stand out."""
+        space, points, labels, class_count = records.space, records.points, records.labels, records.class_count
         if labels is None or class_count is None:
             raise DataError("The mechanism 'per_class_gaussian' needs the device's labels. Choose 'anchored' instead.")
         belongs = np.eye(class_count)[labels].reshape(len(labels), class_count)
-        centres = np.zeros((class_count, projected.shape[1]))
-        total = statistic(projected, belongs, centres, space.radius, self.scales, spherical=True)
+        centres = np.zeros((class_count, points.shape[1]))
+        total = statistic(points, belongs, centres, space.radius, self.scales, spherical=True)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = total + gaussian_noise(total.shape, deviation, seed, self.noise_seed)
-        noisy = moments(total, projected.shape[1], space.radius, self.scales, deviation)
+        total = total + gaussian_noise(total.shape, deviation, records.seed, self.noise_seed)
+        noisy = moments(total, points.shape[1], space.radius, self.scales, deviation)
         prior = np.full_like(centres, space.variance)
         mixture = rebuild(noisy, centres, prior, self.significance, space.radius, space.variance)
         entry = LedgerEntry(

@@ -6,13 +6,11 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin
 
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
+from fedprune.mixture.mixture import Mixture
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Release
+from fedprune.privacy.mechanism import Records, Release
 
 
 @register("mechanism", "votes")
@@ -29,23 +27,15 @@ class Votes(GaussianMechanism):
 
     significance: float = 2.0
 
-    def release(
-        self,
-        projected: FloatArray,
-        fit: MixtureFit,
-        space: FeatureSpace,
-        seed: int,
-        labels: IntArray | None = None,
-        class_count: int | None = None,
-    ) -> Release:
+    def release(self, records: Records) -> Release:
         """Count, add noise, and keep the cells that stand out."""
-        cells = space.centroids
+        cells, points = records.space.centroids, records.points
         deviation = noise_multiplier(self.epsilon, self.delta)
         counts = np.zeros(len(cells.means))
-        if len(projected):
-            nearest = pairwise_distances_argmin(projected, cells.means)
+        if len(points):
+            nearest = pairwise_distances_argmin(points, cells.means)
             counts = np.bincount(nearest, minlength=len(counts)).astype(np.float64)
-        counts = counts + gaussian_noise(counts.shape, deviation, seed, self.noise_seed)
+        counts = counts + gaussian_noise(counts.shape, deviation, records.seed, self.noise_seed)
         kept = np.flatnonzero(counts > self.significance * deviation)
         if len(kept) == 0:
             kept = np.array([np.argmax(counts)])

@@ -13,6 +13,7 @@ from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
 from fedprune.privacy.ledger import Ledger, LedgerEntry, unprotected_entries
+from fedprune.privacy.mechanism import Records
 from fedprune.protocol.setup import World
 from fedprune.recovery.personal import OwnImages
 from fedprune.tokens.reduced import ReducedModel
@@ -78,15 +79,15 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
         BudgetSpent: the release would exceed the device's privacy limit; nothing leaves it then.
     """
     setup, shard = world.setup, world.shard(device)
-    projected = space.project(world.train_features(shard.train))
-    release = setup.mechanism.release(
-        projected,
-        setup.mixture,
-        space,
-        stream_seed(setup.seed, "mixture", device),
+    records = Records(
+        points=space.project(world.train_features(shard.train)),
+        space=space,
+        fit=setup.mixture,
+        seed=stream_seed(setup.seed, "mixture", device),
         labels=world.dataset.train.labels[shard.train],
         class_count=len(world.dataset.classes),
     )
+    release = setup.mechanism.release(records)
     report = Report(
         device=device,
         mixture=release.mixture,

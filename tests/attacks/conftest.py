@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from fedprune.attacks.attack import AttackCase
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.space import fit_space
-from fedprune.privacy.mechanism import Mechanism
+from fedprune.privacy.mechanism import Mechanism, Records
 from fedprune.privacy.none import Unprotected
 
 
@@ -34,7 +34,7 @@ class Digits:
             members += chosen[:each].tolist()
             outsiders += chosen[each : 2 * each].tolist()
         points, labels = self.points[members], self.labels[members]
-        release = mechanism.release(points, fit, self.space, seed, labels, 10)
+        release = mechanism.release(Records(points, self.space, fit, seed, labels, 10))
         return AttackCase(
             device,
             release.mixture,

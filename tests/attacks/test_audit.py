@@ -12,6 +12,7 @@ from fedprune.mixture.gmm import GaussianMixtureFit
 from fedprune.privacy.anchored import Anchored
 from fedprune.privacy.dp_em import NoisyExpectationMaximisation
 from fedprune.privacy.gaussian import GaussianMechanism
+from fedprune.privacy.mechanism import Records
 from fedprune.privacy.per_class_gaussian import PerClassGaussian
 from fedprune.privacy.votes import Votes
 from tests.attacks.conftest import Digits
@@ -33,7 +34,7 @@ def observations(digits: Digits, mechanism: GaussianMechanism, present: bool) ->
     labels = np.append(case.member_labels, 7) if present else case.member_labels
     rows = []
     for run in range(RUNS):
-        release = mechanism.release(points, FIT, digits.space, 2 * run + present, labels, 10)
+        release = mechanism.release(Records(points, digits.space, FIT, 2 * run + present, labels, 10))
         near = np.linalg.norm(release.mixture.means - record, axis=1)
         mass = release.mixture.weights[near <= np.median(near)].sum() * release.images
         rows.append((release.images, log_density(release.mixture, record)[0], mass, near.min()))

@@ -33,7 +33,7 @@ from fedprune.mixture.per_class import PerClassFit
 from fedprune.privacy.anchored import Anchored
 from fedprune.privacy.clip_only import ClipOnly
 from fedprune.privacy.dp_em import NoisyExpectationMaximisation
-from fedprune.privacy.mechanism import Mechanism
+from fedprune.privacy.mechanism import Mechanism, Records
 from fedprune.privacy.none import Unprotected
 from fedprune.privacy.per_class_gaussian import PerClassGaussian
 from fedprune.privacy.votes import Votes
@@ -190,9 +190,8 @@ def measure(
     world: World, device: Device, cell: Cell, seed: int, shadows: int
 ) -> tuple[dict[str, Any], dict[str, Outcome]]:
     """Release once; return the row of numbers and the attacks' outcomes."""
-    release = cell.mechanism.release(
-        device.members, cell.fit, world.space, seed, device.member_labels, world.class_count
-    )
+    records = Records(device.members, world.space, cell.fit, seed, device.member_labels, world.class_count)
+    release = cell.mechanism.release(records)
     proxy = choose(world, device, QuotaRatio(), release.mixture, seed)
     case = AttackCase(
         0, release.mixture, world.space, world.pool, world.pool_labels, device.members, device.member_labels,
