@@ -12,7 +12,7 @@ paper's factor sqrt(q'/q) is not needed.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -69,7 +69,7 @@ def low_rank_within(base: Base, embed: IntArray, fold_norm: bool = False) -> Low
     ]
     qk, v = zip(*spectra, strict=True)
     fingerprint = content_hash(base.fingerprint, "low rank", embed, fold_norm)
-    return LowRank(Base(model, base.shape, base.preprocess, fingerprint), qk, v)
+    return LowRank(replace(base, model=model, fingerprint=fingerprint), qk, v)
 
 
 @torch.no_grad()
@@ -78,9 +78,9 @@ def _turn(block: Any, shape: BlockShape, embed: Tensor, fold_norm: bool) -> tupl
     attention, heads = block.attn, shape.heads
     sizes = (heads * shape.qk, heads * shape.qk, heads * shape.v)
     weight, bias = attention.qkv.weight.double(), attention.qkv.bias.double()
-    gain, shift = block.norm1.weight.double(), block.norm1.bias.double()
-    if not fold_norm:
-        gain, shift = torch.ones_like(gain), torch.zeros_like(shift)
+    gain, shift = weight.new_ones(weight.shape[1]), weight.new_zeros(weight.shape[1])
+    if fold_norm and not isinstance(block.norm1, nn.RMSNorm):  # that of a rotated stream has none
+        gain, shift = block.norm1.weight.double(), block.norm1.bias.double()
     query, key, value = (part.unflatten(0, (heads, -1)) for part in weight.split(sizes))
     query_bias, _, value_bias = (part.unflatten(0, (heads, -1)) for part in bias.split(sizes))
     output = attention.proj.weight.double().T.unflatten(0, (heads, -1))  # (heads, v, embed)

@@ -1,7 +1,7 @@
 """The whole base with all units masked that a `Keep` leaves out: what surgery must be equal to, at full cost.
 
 A unit is masked by zeros in the weights that make it: nothing is moved, nothing is indexed. Only the norms differ
-from the base's: their statistics run over the kept dimensions of the stream.
+from the base's: their statistics run over the kept dimensions of the stream. Of a rotated stream they stay as they are.
 """
 
 import copy
@@ -49,7 +49,7 @@ def masked(base: Base, keep: Keep) -> nn.Module:
     for index, block in enumerate(model.blocks):
         _mask_block(block, base.shape.blocks[index], kept.get(index), stream)
     final = "fc_norm" if base.shape.fc_norm else "norm"
-    setattr(model, final, MaskedNorm(getattr(model, final), stream))
+    setattr(model, final, _masked_norm(getattr(model, final), stream))
     return model  # type: ignore[no-any-return]
 
 
@@ -59,7 +59,7 @@ def _mask_block(block: Any, shape: BlockShape, keep: BlockKeep | None, stream: T
     for writer, present in ((block.attn.proj, heads), (block.mlp.fc2, neurons)):
         writer.weight.mul_(stream[:, None] * present)
         writer.bias.mul_(stream * present)
-    block.norm1, block.norm2 = MaskedNorm(block.norm1, stream), MaskedNorm(block.norm2, stream)
+    block.norm1, block.norm2 = _masked_norm(block.norm1, stream), _masked_norm(block.norm2, stream)
     if keep is None:
         return
     qk, v = torch.zeros(2, shape.heads, shape.qk, dtype=stream.dtype)
@@ -72,6 +72,10 @@ def _mask_block(block: Any, shape: BlockShape, keep: BlockKeep | None, stream: T
     hidden = _mask(keep.neurons, shape.neurons, stream)
     block.mlp.fc1.weight.mul_(hidden[:, None])
     block.mlp.fc1.bias.mul_(hidden)  # GELU of zero is zero
+
+
+def _masked_norm(norm: nn.Module, stream: Tensor) -> nn.Module:
+    return norm if isinstance(norm, nn.RMSNorm) else MaskedNorm(norm, stream)  # zeros add nothing to a length
 
 
 def _mask(kept: IntArray, width: int, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from fedprune.core.errors import ModelError
 from fedprune.vit.assemble import assemble
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.shape import BlockKeep, BlockShape, IntArray, Keep, Shape
+from fedprune.vit.stream import is_rotated, to_plain_norm
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,18 @@ def cut(base: Base, keep: Keep) -> EdgeModel:
     """Cut the units that `keep` lists out of `base`; the base stays as it is and shares no memory with the result.
 
     The edge model computes what the base would with all other units masked: LayerNorm statistics run over the kept
-    dimensions, softmax keeps the base's scale, a branch without heads or neurons loses its output bias too.
+    dimensions, softmax keeps the base's scale, a branch without heads or neurons loses its output bias too. Of a base
+    with a rotated stream, statistics keep the base's divisor, and the edge model has plain LayerNorms all the same.
 
     Raises:
         ModelError: `keep` does not fit the base.
     """
     shape = shape_of(base.shape, keep)
     tensors = _cut_tensors(base, keep, shape)
+    if is_rotated(base):
+        if base.shape.embed - 1 not in keep.embed:
+            raise ModelError("The last dimension of a rotated stream stands for its mean and must stay.")
+        to_plain_norm(tensors, base.shape.embed)
     model, classes = assemble(shape, tensors), tuple(keep.classes.tolist())
     return EdgeModel(model, shape, keep, base.preprocess, classes, source=base)
 
@@ -106,7 +112,7 @@ def _cut_tensors(base: Base, keep: Keep, shape: Shape) -> dict[str, Tensor]:
         tensors["patch_embed.proj.weight"] = vit.patch_embed.proj.weight.index_select(0, embed)
         tensors["patch_embed.proj.bias"] = vit.patch_embed.proj.bias.index_select(0, embed)
         norm = "fc_norm" if shape.fc_norm else "norm"
-        tensors |= _norm(norm, getattr(vit, norm), embed)
+        tensors |= _norm(norm, getattr(vit, norm), embed, vit.pos_embed)
         for head in ("head", "head_dist") if shape.distilled else ("head",):
             tensors |= _linear(head, getattr(vit, head), classes, embed)
         for index, block in enumerate(keep.blocks):
@@ -120,12 +126,12 @@ def _cut_block(source: Any, base: BlockShape, keep: BlockKeep, embed: Tensor) ->
     if len(keep.heads):
         qk, v = _rows(keep.heads, keep.qk, base.qk), _rows(keep.heads, keep.v, base.v)
         keys, values = base.heads * base.qk, 2 * base.heads * base.qk  # where the keys and the values start
-        tensors |= _norm("norm1", source.norm1, embed) | _gain("ls1", source.ls1, embed)
+        tensors |= _norm("norm1", source.norm1, embed, source.attn.qkv.weight) | _gain("ls1", source.ls1, embed)
         tensors |= _linear("attn.qkv", source.attn.qkv, torch.cat((qk, keys + qk, values + v)), embed)
         tensors |= _linear("attn.proj", source.attn.proj, embed, v)
     if len(keep.neurons):
         neurons = torch.as_tensor(keep.neurons)
-        tensors |= _norm("norm2", source.norm2, embed) | _gain("ls2", source.ls2, embed)
+        tensors |= _norm("norm2", source.norm2, embed, source.mlp.fc1.weight) | _gain("ls2", source.ls2, embed)
         tensors |= _linear("mlp.fc1", source.mlp.fc1, neurons, embed)
         tensors |= _linear("mlp.fc2", source.mlp.fc2, embed, neurons)
     return tensors
@@ -145,8 +151,11 @@ def _linear(name: str, layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> dic
     return {f"{name}.weight": weight, f"{name}.bias": layer.bias.index_select(0, outputs)}
 
 
-def _norm(name: str, norm: nn.LayerNorm, embed: Tensor) -> dict[str, Tensor]:
-    weight, bias = norm.weight.index_select(0, embed), norm.bias.index_select(0, embed)
+def _norm(name: str, norm: nn.Module, embed: Tensor, like: Tensor) -> dict[str, Tensor]:
+    if isinstance(norm, nn.RMSNorm):  # of a rotated base: nothing is left of gain and shift
+        weight, bias = like.new_ones(len(embed)), like.new_zeros(len(embed))
+    else:
+        weight, bias = (getattr(norm, part).index_select(0, embed) for part in ("weight", "bias"))
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
