@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow check setup format
+.PHONY: run test test-slow test-portable check setup format
 
 run: setup
 	$(BIN)/fedprune run
@@ -18,6 +18,10 @@ test: check
 # Minutes each: every fault on every engine, twenty kills, a Ray cluster of two nodes, SuperLink processes.
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# The fast tests once more for every kind of processor that this machine can imitate.
+test-portable: setup
+	$(BIN)/python -m tests.processors
 
 check: setup
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.files import write_atomic
 from fedprune.core.hashing import content_hash
+from fedprune.core.memory import aligned
 
 
 def cached_array(folder: Path, purpose: str, key: Any, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -39,7 +40,7 @@ def _write(path: Path, values: NDArray[Any]) -> None:
 def _read(path: Path) -> NDArray[Any] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            values: NDArray[Any] = file["values"]
+            values: NDArray[Any] = aligned(file["values"])
             sound = str(file["digest"]) == content_hash(values)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, ZlibError):  # absent, truncated, foreign: compute
         return None

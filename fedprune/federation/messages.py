@@ -24,6 +24,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, Reco
 from numpy.typing import NDArray
 
 from fedprune.core.errors import ReportRejected
+from fedprune.core.memory import aligned
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.space import space_arrays, space_from_arrays
 from fedprune.privacy.ledger import LedgerEntry
@@ -111,7 +112,7 @@ def space_record(space: FeatureSpace) -> ArrayRecord:
 
 def read_space(record: ArrayRecord) -> FeatureSpace:
     """Unpack the public feature space."""
-    return space_from_arrays({name: array.numpy() for name, array in record.items()})
+    return space_from_arrays({name: aligned(array.numpy()) for name, array in record.items()})
 
 
 def report_reply(device: int, upload: Upload) -> RecordDict:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.core.errors import ReportRejected
+from fedprune.core.memory import aligned
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _SHAPE = r"(?:\d{1,9},|\d{1,9}(?:, \d{1,9}){1,2})?"
@@ -54,4 +55,4 @@ def decode(name: str, data: bytes, max_values: int) -> NDArray[np.float64] | NDA
     if len(data) != 10 + length + values * dtype.itemsize:
         raise ReportRejected(f"{name}: the data does not fill shape {shape}.")
     array = np.frombuffer(data, dtype=dtype, count=values, offset=10 + length).reshape(shape)
-    return array.astype(np.int64) if dtype.kind == "i" else array.astype(np.float64)
+    return aligned(array.astype(np.int64 if dtype.kind == "i" else np.float64))

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedprune.core.registry import to_dict
 from fedprune.protocol.options import import_options
+from fedprune.protocol.row import TIMES
 from fedprune.tokens.counts import count_edge, token_counts
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.wire import pack, rebuild
@@ -18,12 +19,15 @@ from fedprune.vit.surgery import EdgeModel
 
 
 def save_edge_model(path: Path, edge: EdgeModel, card: Mapping[str, Any] | None = None) -> None:
-    """Write `edge` to a safetensors file; `card` adds provenance, accuracy and the like as plain JSON values."""
+    """Write `edge` to a safetensors file; `card` adds provenance, accuracy and the like as plain JSON values.
+
+    What was measured in seconds stays in the run's record, so that equal runs write equal files.
+    """
     arrays, tokens = pack(edge)
     full = {
         "classes": list(edge.classes),
         "preprocess": asdict(edge.preprocess),
-        "notes": dict(edge.notes),
+        "notes": {name: value for name, value in edge.notes.items() if not name.endswith(TIMES)},
         **(card or {}),
     }
     if isinstance(edge.model, ReducedModel):

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedprune.core.files import write_atomic
 from fedprune.core.hashing import content_hash
+from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream, stream_seed
 from fedprune.core.registry import to_dict
 from fedprune.data.images import ImageSet, IntArray
@@ -58,7 +59,7 @@ def trained_parameters(
     key = (FORMAT, to_dict(reducer), base.fingerprint, public.identity, public.indices, seed)
     path = cache / "tokens" / f"{reducer.name}-{content_hash(*key, length=24)}.safetensors"  # type: ignore[attr-defined]
     try:
-        return load_file(path)
+        return read_tensors(path)[0]
     except (FileNotFoundError, SafetensorError, OSError):
         train(model, reducer, recipe, base.preprocess, public.images, public.indices, seed)
     tensors = {name: value.detach().contiguous().clone() for name, value in model.stages.state_dict().items()}

@@ -8,12 +8,13 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
+from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream_seed
 from fedprune.vit.base import Base, Preprocess
 
@@ -51,9 +52,7 @@ def load_base(path: Path) -> Base:
         ModelError: the file is missing, broken, or not a base.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Cannot read the base {path}: {error}. Delete it and make it again.") from error
     if not {"architecture", "preprocess"} <= set(metadata):
@@ -62,7 +61,7 @@ def load_base(path: Path) -> Base:
     preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
     model = create(json.loads(metadata["architecture"]))
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
         raise ModelError(f"The weights in {path} do not fit the architecture that it names. Make it again.") from error
     return Base.of(model, preprocess)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
+from fedprune.core.memory import read_tensors
 from fedprune.vit.shape import Shape
 
 FORMAT = "fedprune edge model 1"
@@ -59,9 +60,7 @@ def read_edge_file(path: str | Path) -> EdgeFile:
         ModelError: the file is missing, truncated, edited or not one of ours.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors, metadata = read_tensors(path)
     except FileNotFoundError as error:
         raise ModelError(f"There is no file {path}.") from error
     except (SafetensorError, OSError, ValueError) as error:

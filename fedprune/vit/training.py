@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
+from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.vit.base import PRECISIONS, Preprocess, autocast, embedding_width, freeze, gradient_attention, predict
@@ -245,9 +245,7 @@ def _resume(
     path = folder / CHECKPOINT
     if not path.exists():
         return [], {}
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, metadata = read_tensors(path)
     if json.loads(metadata["recipe"]) != asdict(recipe):
         raise ModelError(f"{path} was written with another recipe. Delete it, or choose another folder.")
     model.load_state_dict(_under(tensors, "model."))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,3 +90,12 @@ def test_a_reducer_that_is_edited_or_unknown_is_refused(tmp_path):
     path.write_bytes(content.replace(b"evit", b"tome"))
     with pytest.raises(ModelError, match="changed since it was written"):
         fedprune.load_edge_model(path)
+
+
+def test_equal_models_give_equal_files_whatever_time_their_recovery_took(tmp_path):
+    edge = reduced("evit")
+    for name, seconds in (("first", 1.25), ("second", 7.5)):
+        told = replace(edge, notes={"recovery_images": 24.0, "recovery_seconds": seconds})
+        save_edge_model(tmp_path / name, told, {"method": "random"})
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    assert read_edge_file(tmp_path / "first").card["notes"] == {"recovery_images": 24.0}
