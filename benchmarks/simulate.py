@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print a line a cell, and end with one JSON line."""
-    from fedprune.federation import echo
+    from benchmarks import echo
 
     drivers: dict[str, Callable[[int, float, int], list[float]]] = {
         "loop": echo.plain_loop,

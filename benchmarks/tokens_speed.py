@@ -10,30 +10,34 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.tokens_accuracy import Row, Table
 from fedprune.core.registry import lookup
 from fedprune.devices.timing import interleaved
 from fedprune.tokens.counts import count_reduced_macs
 from fedprune.tokens.ltmp import LtmpStage
 from fedprune.tokens.reduced import ReducedModel, reduce
-from fedprune.tokens.study import Row, Table
 from fedprune.vit.base import freeze
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_macs
 from fedprune.vit.export import export_onnx, onnx_session
 from fedprune.vit.inspect import read_shape
 
+Run = tuple[str, int]  # runtime and batch size
+RUNS: tuple[Run, ...] = (("torch", 1), ("torch", 16), ("onnxruntime", 1))
 SPEED_KEYS = ("size", "reducer", "runtime", "batch")
 REDUCERS = ("spvit", "dynamicvit", "evit", "tome", "ats", "evo_vit", "ppt", "ltmp", "sait", "heatvit")
 KEEP: Mapping[str, float] = {"tome": 0.2, "evo_vit": 0.5, "sait": 0.6, "ltmp": 0.7}
 LTMP_STEPS = (5, 4)  # merged and pruned in each block, as a trained LTMP at 0.7 of the MACs would
 
 
-def speed_points(sizes: Sequence[str], repeats: int, table: Table) -> Iterator[Row]:
-    """Time every reducer and the base in torch and onnxruntime, interleaved: CPU time of one thread."""
+def speed_points(
+    sizes: Sequence[str], repeats: int, table: Table, reducers: Sequence[str] = REDUCERS, runs: Sequence[Run] = RUNS
+) -> Iterator[Row]:
+    """Time reducers and the base in every runtime and batch size, interleaved: CPU time of one thread."""
     for size in sizes:
-        models = _models(size)
+        models = _models(size, reducers)
         base = count_macs(models["base"].shape)
-        for runtime, batch in (("torch", 1), ("torch", 16), ("onnxruntime", 1)):
+        for runtime, batch in runs:
             keys = {name: {"size": size, "reducer": name, "runtime": runtime, "batch": batch} for name in models}
             whole = all(table.find(key) for key in keys.values())
             seconds = {} if whole else _time(models, runtime, batch, repeats)
@@ -55,7 +59,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the gains of each reducer, mean over sizes, for torch at the largest batch."""
     batch = max(int(row["batch"]) for row in rows)
     found: dict[str, float] = {}
-    for name in REDUCERS:
+    for name in dict.fromkeys(str(row["reducer"]) for row in rows if row["reducer"] != "base"):
         own = [
             row for row in rows if row["reducer"] == name and row["runtime"] == "torch" and int(row["batch"]) == batch
         ]
@@ -64,13 +68,13 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def largest_error() -> float:
-    """Return the largest difference between masked and gathered logits of all reducers, in float64."""
+def largest_error(reducers: Sequence[str] = REDUCERS) -> float:
+    """Return the largest difference between the reducers' masked and gathered logits, in float64."""
     worst = 0.0
     model = freeze(create({"model": "vit_tiny_patch16_224", "embed_dim": 48, "depth": 6})).double()
     shape = read_shape(model)
     images = torch.randn(2, 3, 224, 224, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for name in REDUCERS:
+    for name in reducers:
         for ragged in (False, True):
             reduced = _reduce(model, name).set_ragged(ragged)
             with torch.inference_mode():
@@ -82,11 +86,11 @@ def largest_error() -> float:
     return worst
 
 
-def _models(size: str) -> dict[str, ReducedModel]:
+def _models(size: str, reducers: Sequence[str]) -> dict[str, ReducedModel]:
     model = freeze(create({"model": f"deit_{size}_patch16_224"}))
     return {
         "base": reduce(model, read_shape(model), lookup("tokens", "none")()),
-        **{name: _reduce(model, name) for name in REDUCERS},
+        **{name: _reduce(model, name) for name in reducers},
     }
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedprune.cli.benchmarks.evidence_tables import write_tables
-from fedprune.cli.benchmarks.evidence_world import Settings, StudyWorld, open_world
+from benchmarks.evidence_tables import write_tables
+from benchmarks.evidence_world import Settings, StudyWorld, open_world
 from fedprune.core.files import write_json
 
 REMOVED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.privacy_worlds import DELTA, WORLDS, Device, World
 from fedprune.attacks.attack import AttackCase, Outcome, summary
 from fedprune.attacks.label_mix import LabelMix
 from fedprune.attacks.lira import LikelihoodRatio
 from fedprune.attacks.membership import Membership
 from fedprune.attacks.tradeoff_figures import draw_figures
-from fedprune.cli.benchmarks.privacy_worlds import DELTA, WORLDS, Device, World
 from fedprune.core.files import write_json, write_text
 from fedprune.core.random import stream_seed
 from fedprune.mixture.bic import InformationCriterionFit

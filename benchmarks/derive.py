@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedprune.cli.benchmarks.clock import Clock
-from fedprune.cli.benchmarks.torch_pruning_peer import derive_with_torch_pruning
+from benchmarks.clock import Clock
+from benchmarks.torch_pruning_peer import derive_with_torch_pruning
 from fedprune.core.errors import require
 from fedprune.core.random import stream
 from fedprune.data.glyphs import Glyphs

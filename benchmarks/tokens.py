@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="speed: DeiT sizes")
     parser.add_argument("--repeats", type=int, default=5, help="speed: timed passes of each model")
     parser.add_argument("--images", type=int, default=400, help="accuracy: test images")
-    parser.add_argument("--only", nargs="+", default=[], help="accuracy: some of the reducers")
+    parser.add_argument("--only", nargs="+", default=[], help="some of the reducers")
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "onnxruntime"], help="speed: which runtimes")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.study == "speed":
         return speed(arguments)
     if arguments.study == "table":
-        from fedprune.tokens.tables import write_tables
+        from benchmarks.tokens_tables import write_tables
 
         print(write_tables(arguments.out))
         return 0
@@ -43,22 +44,24 @@ def speed(arguments: argparse.Namespace) -> int:
     """Exactness and real speed, ending in one JSON line."""
     import json
 
-    from fedprune.tokens.speed import SPEED_KEYS, largest_error, speed_points, summary
-    from fedprune.tokens.study import Table
+    from benchmarks.tokens_accuracy import Table
+    from benchmarks.tokens_speed import REDUCERS, RUNS, SPEED_KEYS, largest_error, speed_points, summary
 
     table = Table(arguments.out / "speed.csv", SPEED_KEYS)
+    reducers = arguments.only or REDUCERS
+    runs = [run for run in RUNS if run[0] in arguments.runtimes]
     rows = []
-    for row in speed_points(arguments.sizes, arguments.repeats, table):
+    for row in speed_points(arguments.sizes, arguments.repeats, table, reducers, runs):
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
         rows.append(row)
-    print(json.dumps({"bench": "tokens", "max_abs_error_float64": largest_error(), **summary(rows)}))
+    print(json.dumps({"bench": "tokens", "max_abs_error_float64": largest_error(reducers), **summary(rows)}))
     return 0
 
 
 def accuracy(arguments: argparse.Namespace) -> Iterable[dict[str, object]]:
     """Training-free reducers on ImageNet's validation sample with the real ViT-Tiny."""
+    from benchmarks.tokens_accuracy import Table, accuracy_points
     from fedprune.data.imagenet_sample import ImagenetSample
-    from fedprune.tokens.study import Table, accuracy_points
     from fedprune.vit.base import Base
     from fedprune.vit.base_timm import TimmBase
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.tokens_accuracy import Table, accuracy_points, sample
+from benchmarks.tokens_tables import write_tables
 from fedprune.core.errors import DataError
 from fedprune.data.images import ArrayImages
 from fedprune.protocol.options import import_options
-from fedprune.tokens.study import Table, accuracy_points, sample
-from fedprune.tokens.tables import write_tables
 from fedprune.vit.counts import count_macs
 from tests.tokens.vits import random_base
 

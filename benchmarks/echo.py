@@ -13,7 +13,7 @@ from fedprune.federation.messages import record
 from fedprune.federation.window import WindowGrid
 from fedprune.federation.workers import WorkerGrid
 
-ECHO = "fedprune.federation.echo:app"
+ECHO = "benchmarks.echo:app"
 MESSAGE_TYPE = "query.echo"
 
 app = ClientApp()

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Profile one image through each dense model and its 80 % smaller edge model; end with one JSON line."""
     import torch
 
-    from fedprune.cli.benchmarks.speedup import derive
+    from benchmarks.speedup import derive
     from fedprune.core.files import write_text
     from fedprune.vit.counts import count_macs
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from fedprune.cli.benchmarks.clock import Clock
+from benchmarks.clock import Clock
 from fedprune.core.errors import require
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.vit.base import Base, autocast

@@ -1,1 +1,0 @@
-"""Benchmarks: `fedprune bench NAME`, each ending in one JSON line."""

@@ -1,0 +1,87 @@
+"""Every benchmark runs, tiny, through the command: its times mean nothing here, what it says of exactness does."""
+
+import json
+
+import pytest
+
+from fedprune.cli import bench
+from fedprune.cli.main import commands, main
+
+TINY = {
+    "budgets": "--budgets 2",
+    "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1 --precision fp32",
+    "operators": "--bases deit_tiny --passes 1",
+    "simulate": "--devices 2 --payload 0 --engines loop,inline --phases 1",
+    "speedup": "--bases deit_tiny --batches 1 --runtimes torch --seconds 0.1",
+    "surgery": "--bases deit_tiny --rounds 1",
+    "tokens": "--sizes tiny --only evit --runtimes torch --repeats 1 --out OUT",
+}
+STUDIES = {"dimensions", "evidence", "privacy"}
+
+
+def tiny(name, folder, capsys):
+    """The last line of a benchmark's tiny version, read."""
+    assert main(["bench", name, *TINY[name].replace("OUT", str(folder)).split()]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_all_benchmarks_have_a_tiny_version():
+    assert commands(bench.CHECKOUT / "benchmarks").keys() - STUDIES == TINY.keys()
+
+
+def test_budgets_are_met_and_never_exceeded(tmp_path, capsys):
+    line = tiny("budgets", tmp_path, capsys)
+    assert (line["budgets"], line["exceeded"]) == (30, 0)
+    assert line["max_gap_percent"] < 1
+
+
+def test_deriving_is_timed_against_both_slow_ways(tmp_path, capsys):
+    line = tiny("derive", tmp_path, capsys)
+    assert (line["devices"], line["measured_devices"], line["union"]) == (2, 1, pytest.approx(6, abs=2))
+    assert 0 < line["bank_seconds"] < line["seconds"]
+    assert min(line["torch_pruning_seconds_scaled"], line["per_device_seconds_scaled"]) > 0
+
+
+def test_operators_are_told_apart(tmp_path, capsys):
+    ratios = tiny("operators", tmp_path, capsys)["deit_tiny"]
+    assert ratios["mac_ratio"] == pytest.approx(4.51, abs=0.01)
+    assert {"attention", "linear layers", "layer norm", "GELU"} < ratios.keys()
+    assert min(ratios.values()) > 0
+
+
+def test_an_engine_is_measured_beside_a_plain_loop(tmp_path, capsys):
+    line = tiny("simulate", tmp_path, capsys)
+    assert line["overhead_ms_per_device"].keys() == {"inline"}
+    assert line["peak_rss_gb"].keys() == {"loop", "inline"}
+
+
+def test_speedup_has_a_share_of_the_ideal_for_every_size(tmp_path, capsys):
+    shares = tiny("speedup", tmp_path, capsys)["share_of_ideal"]["deit_tiny"]
+    assert list(shares) == ["0.2", "0.4", "0.6", "0.8"]
+    assert all(by_runtime["torch"] > 0 for by_runtime in shares.values())
+
+
+def test_surgery_is_exact(tmp_path, capsys):
+    line = tiny("surgery", tmp_path, capsys)
+    assert line["max_abs_error_float64"] < 1e-12
+    assert line["surgery_ms"]["deit_tiny"] > 0 < line["torch_pruning_ms"]["deit_tiny"]
+
+
+def test_reduced_models_are_exact_and_a_second_call_reads_the_first(tmp_path, capsys):
+    line = tiny("tokens", tmp_path, capsys)
+    assert line["max_abs_error_float64"] < 1e-12
+    assert line["mac_gain.evit"] > 1.4
+    assert tiny("tokens", tmp_path, capsys) == line
+    assert len((tmp_path / "speed.csv").read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_outside_a_checkout_the_command_says_that_benchmarks_need_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()  # as another package might have left one
+    assert main(["bench", "surgery"]) == 2
+    assert "Clone the repository" in capsys.readouterr().err
+
+
+def test_a_benchmark_must_be_named(capsys):
+    assert main(["bench"]) == 2
+    assert "Name a benchmark" in capsys.readouterr().err
