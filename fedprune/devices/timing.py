@@ -5,7 +5,8 @@ left of their influence (caches, clock) fall on all alike. With one thread it is
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -30,19 +31,30 @@ def interleaved(
         rounds: Fewest and most rounds.
         clock: What is read before and after a task.
     """
-    torch.set_num_threads(1)
-    for task in tasks:
-        task()  # caches, allocators and lazy set-up
-    started = time.perf_counter()
     table: list[list[float]] = []
-    while len(table) < rounds[1] and (len(table) < rounds[0] or time.perf_counter() - started < seconds):
-        row = []
+    with one_thread():
         for task in tasks:
-            before = clock()
-            task()
-            row.append(clock() - before)
-        table.append(row)
+            task()  # caches, allocators and lazy set-up
+        started = time.perf_counter()
+        while len(table) < rounds[1] and (len(table) < rounds[0] or time.perf_counter() - started < seconds):
+            row = []
+            for task in tasks:
+                before = clock()
+                task()
+                row.append(clock() - before)
+            table.append(row)
     return np.array(table)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread inside this context."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def repeatability(table: Seconds) -> float:

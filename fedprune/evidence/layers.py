@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedprune.vit.branches import stem
+
 
 def skip_losses(model: Any, pixels: Tensor, losses: Callable[[Tensor], Tensor]) -> Tensor:
     """Return (images, 2 blocks): each image's loss without the branch, less its loss with it.
 
     Blocks in front of the skipped branch are computed once and shared.
     """
-    tokens = _stem(model, pixels)
+    tokens = stem(model, pixels)
     whole = losses(model(pixels))
     columns = []
     for index, block in enumerate(model.blocks):
@@ -39,7 +41,7 @@ def skip_losses(model: Any, pixels: Tensor, losses: Callable[[Tensor], Tensor]) 
 
 def layer_similarities(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return `cosine` and `cka`, each (images, 2 blocks)."""
-    tokens = _stem(model, pixels)
+    tokens = stem(model, pixels)
     cosine, alignment = [], []
     for block in model.blocks:
         states = [tokens]
@@ -52,12 +54,6 @@ def layer_similarities(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
             alignment.append(1 - _linear_cka(before, after))
         tokens = states[-1]
     return torch.stack(cosine, 1), torch.stack(alignment, 1)
-
-
-def _stem(model: Any, pixels: Tensor) -> Tensor:
-    """Return the tokens that enter the first block."""
-    tokens: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels))))
-    return tokens
 
 
 def _with_only(block: nn.Module, branch: str, other: str, tokens: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
 from fedprune.data.images import ImageSet, IntArray
-from fedprune.vit.base import Base, autocast
+from fedprune.vit.base import Base, autocast, evaluating
 
 FeatureArray = NDArray[np.float32]
 
@@ -41,7 +41,7 @@ def extract(
         ConfigError: there is no such kind, or no such block.
     """
     block = _block(base, kind)
-    model = base.model.to(device)
+    model = evaluating(base.model, device)
     batches = []
     with torch.inference_mode(), autocast(precision, base.shape.embed, device):
         for start in range(0, len(indices), batch_size):

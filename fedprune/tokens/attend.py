@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedprune.tokens.state import Tokens
+from fedprune.vit.modules import fused_attention
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def attend(attention: Any, normed: Tensor, tokens: Tokens, classified: bool, exp
         weights = _policy_softmax(scores, tokens.mask) if differentiable else scores.softmax(dim=-1)
         mixed = weights @ value
     else:
-        mixed = _fused(query, key, value, attention.scale, bias)
+        if bias is not None:
+            bias = bias.to(query.dtype).expand(-1, query.shape[1], query.shape[2], -1)
+        mixed = fused_attention(query, key, value, attention.scale, bias)
     batch, count, _ = normed.shape
     output = attention.proj(mixed.transpose(1, 2).reshape(batch, count, -1))
     return Attended(output, query, key, value, float(attention.scale), bias, weights, classified, tokens.mask)
@@ -110,17 +112,3 @@ def _policy_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     allowed = allowed + (1 - allowed) * itself
     weights = (scores - scores.amax(dim=-1, keepdim=True).detach()).exp() * allowed
     return weights / weights.sum(dim=-1, keepdim=True)
-
-
-def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    # torch's fast kernels want equal widths; zeros add nothing to a score, and zero value columns are cut off again.
-    width = value.shape[-1]
-    gap = 0 if torch.compiler.is_exporting() else query.shape[-1] - width
-    if gap > 0:
-        value = F.pad(value, (0, gap))
-    elif gap < 0:
-        query, key = F.pad(query, (0, -gap)), F.pad(key, (0, -gap))
-    if bias is not None:
-        bias = bias.to(query.dtype).expand(-1, query.shape[1], query.shape[2], -1)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
-    return mixed[..., :width] if gap > 0 else mixed

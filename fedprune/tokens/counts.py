@@ -67,11 +67,6 @@ def traced_macs(model: ReducedModel, trace: Trace) -> NDArray[np.float64]:
     return np.asarray(macs_of(model.shape, model.at, counts), dtype=np.float64)
 
 
-def stage_parameters(model: ReducedModel) -> int:
-    """Return how many parameters the stages have."""
-    return sum(parameter.numel() for parameter in model.stages.parameters())
-
-
 def _attention(block: BlockShape, embed: int, count: Any) -> Any:
     if not block.heads:
         return 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedprune.tokens.attend import attend
 from fedprune.tokens.reducer import Reducer, Stage, Trace
 from fedprune.tokens.state import Tokens, shares
+from fedprune.vit.branches import stem
 from fedprune.vit.shape import Keep, Shape
 
 
@@ -98,8 +99,7 @@ class ReducedModel(nn.Module):
     def run(self, images: Tensor) -> Pass:
         """Pass images through and tell what became of their tokens."""
         vit: Any = self.model
-        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
-        tokens = Tokens(x, self.shape.prefix_tokens)
+        tokens = Tokens(stem(vit, images), self.shape.prefix_tokens)
         counts: list[tuple[Tensor, ...]] = []
         protected = []
         stages = self.at

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fedprune.core.errors import ModelError
-from fedprune.vit.modules import Attention, Block, layer_norm, layer_scale, linear, mlp
+from fedprune.vit.modules import Attention, Block, Linear, Mlp, layer_norm, layer_scale
 from fedprune.vit.shape import BlockShape, Shape
 
 Size = tuple[int, ...]
@@ -89,11 +89,11 @@ def _block(shape: Shape, block: BlockShape, tensors: Mapping[str, Tensor]) -> Bl
 
     attention = perceptron = None
     if block.heads:
-        qkv, proj = linear(*pair("attn.qkv")), linear(*pair("attn.proj"))
+        qkv, proj = Linear(*pair("attn.qkv")), Linear(*pair("attn.proj"))
         body = Attention(qkv, proj, block.heads, block.qk, block.v, shape.scale)
         attention = (layer_norm(*pair("norm1")), body, gain("ls1"))
     if block.neurons:
-        hidden = mlp(linear(*pair("mlp.fc1")), linear(*pair("mlp.fc2")))
+        hidden = Mlp(Linear(*pair("mlp.fc1")), Linear(*pair("mlp.fc2")))
         perceptron = (layer_norm(*pair("norm2")), hidden, gain("ls2"))
     return Block(attention, perceptron)
 

@@ -1,5 +1,6 @@
 """The base: a frozen timm vision transformer with everything needed to feed it images."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -99,6 +100,12 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def evaluating(model: nn.Module, device: str = "cpu") -> nn.Module:
+    """Return `model` if it is on `device` and in evaluation mode, else a copy of it that is."""
+    ready = next(model.parameters()).device.type == torch.device(device).type and not model.training
+    return model if ready else copy.deepcopy(model).to(device).eval()
+
+
 def state_arrays(model: nn.Module) -> Mapping[str, NDArray[np.generic]]:
     """Return the model's weights and buffers as arrays."""
     return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
@@ -148,8 +155,11 @@ def predict(
     precision: str = "auto",
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Return the model's logits for `indices` of `images`, as (len(indices), classes) float32."""
-    model = model.to(device).eval()
+    """Return the model's logits for `indices` of `images`, as (len(indices), classes) float32.
+
+    The caller's model stays where it is and as it is; a copy works where another device or evaluation mode is needed.
+    """
+    model = evaluating(model, device)
     logits = []
     with torch.inference_mode(), autocast(precision, embedding_width(model), device):
         for start in range(0, len(indices), batch_size):

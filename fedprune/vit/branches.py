@@ -76,11 +76,15 @@ class Branch:
         return weight.detach(), (self.writer.bias.double() * gamma).detach()
 
 
-def start(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the tokens that enter the first block, in the model's own precision."""
+def stem(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the (images, tokens, embed) tokens that enter the first block."""
     vit: Any = model
-    tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))
-    return tokens.to(vit.pos_embed.dtype)
+    return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))  # type: ignore[no-any-return]
+
+
+def start(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Return what `stem` does in the model's own precision, whatever the automatic one is."""
+    return stem(model, pixels).to(model.get_parameter("pos_embed").dtype)
 
 
 @contextmanager

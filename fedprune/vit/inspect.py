@@ -5,7 +5,7 @@ from typing import Any
 
 from timm.layers.attention import Attention as TimmAttention
 from timm.layers.layer_scale import LayerScale
-from timm.layers.mlp import Mlp
+from timm.layers.mlp import Mlp as TimmMlp
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block as TimmBlock
@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from fedprune.core.errors import ModelError
-from fedprune.vit.modules import NORM_EPSILON, Attention, Block
+from fedprune.vit.modules import NORM_EPSILON, Attention, Block, Mlp
 from fedprune.vit.shape import BlockShape, Shape
 
 SUPPORTED = "timm's deit_*, deit_*_distilled, deit3_* and plain vit_* models"
@@ -115,8 +115,10 @@ def _plain_attention(attention: Any) -> bool:
 
 
 def _plain_mlp(mlp: Any) -> bool:
+    if type(mlp) is Mlp:
+        return True
     gelu = isinstance(getattr(mlp, "act", None), nn.GELU) and mlp.act.approximate == "none"
-    return type(mlp) is Mlp and gelu and isinstance(mlp.norm, nn.Identity) and isinstance(mlp.fc1, nn.Linear)
+    return type(mlp) is TimmMlp and gelu and isinstance(mlp.norm, nn.Identity) and isinstance(mlp.fc1, nn.Linear)
 
 
 def _require(vit: Any, condition: bool, reason: str) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from timm.layers.layer_scale import LayerScale
-from timm.layers.mlp import Mlp
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
@@ -17,13 +16,13 @@ from torch import Tensor, nn
 NORM_EPSILON = 1e-6
 
 
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Wrap (outputs, inputs) and (outputs,) tensors as a Linear; nothing is initialised or copied."""
-    layer = nn.Linear.__new__(nn.Linear)
-    nn.Module.__init__(layer)
-    layer.out_features, layer.in_features = weight.shape
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return layer
+class Linear(nn.Linear):
+    """A Linear around (outputs, inputs) and (outputs,) tensors; nothing is initialised or copied."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
 
 def layer_norm(weight: Tensor, bias: Tensor) -> LayerNorm:
@@ -36,20 +35,48 @@ def layer_norm(weight: Tensor, bias: Tensor) -> LayerNorm:
 
 def layer_scale(gamma: Tensor) -> LayerScale:
     """Wrap a (width,) tensor as timm's LayerScale."""
-    layer = LayerScale.__new__(LayerScale)
-    nn.Module.__init__(layer)
-    layer.inplace, layer.gamma = False, nn.Parameter(gamma)
+    layer = LayerScale(len(gamma))
+    layer.gamma = nn.Parameter(gamma)
     return layer
 
 
-def mlp(fc1: nn.Linear, fc2: nn.Linear) -> Mlp:
-    """Put two Linears together as timm's MLP with GELU and no dropout."""
-    module = Mlp.__new__(Mlp)
-    nn.Module.__init__(module)
-    parts = {"fc1": fc1, "act": nn.GELU(), "drop1": nn.Identity(), "norm": nn.Identity(), "fc2": fc2}
-    for name, part in {**parts, "drop2": nn.Identity()}.items():
-        module.add_module(name, part)
-    return module
+class Mlp(nn.Module):
+    """An MLP with GELU around two Linears; state-dict keys are those of timm's."""
+
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = fc1, nn.GELU(), fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., embed) to the same size."""
+        return self.fc2(self.act(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Return softmax(scale query key^T + mask) value by torch's fast kernels, which want equal widths.
+
+    Zeros in queries and keys add nothing to a score, and zero value columns are cut off again, so padding the narrower
+    side is exact. An exported graph does without it.
+
+    Args:
+        query: (batch, heads, tokens, qk)
+        key: (batch, heads, tokens, qk)
+        value: (batch, heads, tokens, v)
+        scale: Softmax scale.
+        mask: Boolean or added to the scores.
+        causal: Whether a token sees only those before it.
+    """
+    width = value.shape[-1]
+    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    gap = 0 if exporting else query.shape[-1] - width
+    if gap > 0:
+        value = F.pad(value, (0, gap))
+    elif gap < 0:
+        query, key = F.pad(query, (0, -gap)), F.pad(key, (0, -gap))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
+    return mixed[..., :width] if gap > 0 else mixed
 
 
 class Attention(nn.Module):
@@ -74,21 +101,12 @@ class Attention(nn.Module):
             part.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
             for part in self.qkv(x).split((inner, inner, self.num_heads * self.v_dim), dim=-1)
         )
-        attend = self._fused if self.fused_attn else self._explicit
-        mixed = attend(query, key, value, attn_mask, is_causal).transpose(1, 2)
+        if self.fused_attn:
+            mixed = fused_attention(query, key, value, self.scale, attn_mask, is_causal)
+        else:
+            mixed = self._explicit(query, key, value, attn_mask, is_causal)
+        mixed = mixed.transpose(1, 2)
         return self.proj(mixed.reshape(batch, tokens, self.num_heads * self.v_dim))  # type: ignore[no-any-return]
-
-    def _fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        # torch's fast kernels want equal widths. Zeros in queries and keys add nothing to a score, and zero value
-        # columns are cut off again, so padding the narrower side is exact. An exported graph does without it.
-        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
-        gap = 0 if exporting else self.qk_dim - self.v_dim
-        if gap > 0:
-            value = F.pad(value, (0, gap))
-        elif gap < 0:
-            query, key = F.pad(query, (0, -gap)), F.pad(key, (0, -gap))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=self.scale)
-        return mixed[..., : self.v_dim] if gap > 0 else mixed
 
     def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         scores = (query * self.scale) @ key.transpose(-2, -1)

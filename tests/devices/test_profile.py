@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from fedprune.core.errors import ConfigError
@@ -76,6 +77,16 @@ def test_interleaved_timing_takes_tasks_in_turn():
     assert calls == ["a", "b"] * 5  # one round warms up
     assert table.tolist() == [[1.0, 1.0]] * 4
     assert repeatability(table) == 0
+
+
+def test_timing_takes_one_thread_and_gives_the_others_back():
+    before, inside = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        interleaved([lambda: inside.append(torch.get_num_threads())], rounds=(1, 1))
+        assert (inside, torch.get_num_threads()) == ([1, 1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_random_shapes_are_legal_and_start_with_the_base():

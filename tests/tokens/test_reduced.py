@@ -125,7 +125,7 @@ def test_macs_are_those_that_torch_counts(name, variant, keep, seed):
     edge = cut(base, units)
     reduced = stir(reduce(edge.model, edge.shape, REDUCERS[name](keep=keep), base.shape, units), seed)
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), patch.object(attend, "_fused", explicit_attention), counter:
+    with torch.no_grad(), patch.object(attend, "fused_attention", explicit_attention), counter:
         done = reduced.run(images(1, seed))
     assert 2 * count_reduced_macs(reduced) == counter.get_total_flops()
     assert traced_macs(reduced, done.trace).tolist() == [count_reduced_macs(reduced)]

@@ -9,7 +9,7 @@ from fedprune.core.errors import ModelError
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
 from fedprune.data.subtasks import Subtasks
-from fedprune.vit.base import Base, Preprocess, autocast, predict
+from fedprune.vit.base import Base, Preprocess, autocast, evaluating, predict
 from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED, GlyphBase
 from fedprune.vit.branches import quick
@@ -74,6 +74,17 @@ def test_predictions_are_the_models_logits_in_the_order_asked(batch_size):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert logits.dtype == np.float32
     assert predict(base.model, SQUARE, images, np.array([], np.int64)).shape == (0, 5)
+
+
+def test_predictions_leave_the_callers_model_as_it_was():
+    model, images = tiny_model().train(), noise()
+    logits = predict(model, SQUARE, images, np.arange(4))
+    assert model.training
+    np.testing.assert_array_equal(logits, predict(model.eval(), SQUARE, images, np.arange(4)))
+    elsewhere = evaluating(model, "meta")
+    assert elsewhere is not model
+    assert evaluating(model) is model
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
 def test_bf16_is_close_to_float32_but_not_the_same():
