@@ -22,7 +22,6 @@ from fedprune.evidence.evidence import Evidence
 from fedprune.protocol.storage import save_edge_model
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.tap import Tap
-from fedprune.pruning.turned import turned_task
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_params
@@ -155,7 +154,7 @@ def _time_shared(
     method.prepare(evidence, proxies, np.arange(arguments.pool))
     clock.stage("bank")
     for device, proxy in enumerate(proxies):
-        task = turned_task(_task(arguments, base, images, evidence, proxy, device), method.attention)
+        task = method.in_coordinates(_task(arguments, base, images, evidence, proxy, device))
         scores = method.score(task)
         clock.stage("product")
         keep = keep_within(

@@ -5,11 +5,11 @@ order and reduced by themselves, so a device's result is the same to the last bi
 others, or in another order; reading only the rows with weight does less work than a product with the whole pool.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -25,6 +25,7 @@ from fedprune.vit.units import Units, unpack
 
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
 _CHUNK = 256  # rows in memory while a mean is taken
+Shared = TypeVar("Shared")
 _LOSS_FAMILIES = ("gradient", "shift", "weight_taylor", "skip")
 
 
@@ -66,6 +67,7 @@ class Evidence:
         self._banks: dict[str, Bank] = {}
         self._variants: dict[tuple[str, Pass], Evidence] = {}
         self._mean = lru_cache(maxsize=8)(self._compute_mean)
+        self._shared: dict[Hashable, Any] = {}
 
     @property
     def measured(self) -> int:
@@ -79,6 +81,13 @@ class Evidence:
     def on(self, base: Base) -> "Evidence":
         """Return the evidence of another base over the same images, measured in the same way."""
         return self._variant(base, self.how)
+
+    def once(self, key: Hashable, compute: Callable[[], Shared]) -> Shared:
+        """Return what `compute` gives, computed once for all devices that carry this evidence."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        value: Shared = self._shared[key]
+        return value
 
     def _variant(self, base: Base, how: Pass) -> "Evidence":
         key = (base.fingerprint, how)

@@ -13,20 +13,18 @@ from numpy.typing import NDArray
 
 from fedprune.evidence.losses import LOSSES
 from fedprune.evidence.weights import weight_norms
-from fedprune.pruning.places import places
+from fedprune.pruning.scales import KINDS, layers_of
 from fedprune.vit.base import Base
 from fedprune.vit.shape import Shape
-from fedprune.vit.units import row_length
+from fedprune.vit.units import row_length, unit_indices
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Means = Callable[[str], FloatArray]  # statistic -> its mean over a proxy set
 
 NORMALISATIONS = ("none", "rank", "l2", "max", "z")
-SCOPES = ("layer", "kind")
 LAYERS = ("none", "gate", "skip", "cosine", "cka", "fisher")
 COSTS = ("params", "macs")
-KINDS = ("heads", "qk", "v", "neurons")
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,13 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class KindWeights:
-    """Factors that bring the scores of different kinds of units to one scale."""
-
-    embed: float = 1.0
-    heads: float = 1.0
-    qk: float = 1.0
-    v: float = 1.0
-    neurons: float = 1.0
-    branches: float = 1.0
-
-
-@dataclass(frozen=True)
 class Importance:
     """How evidence becomes one score a unit (our reading of TAP-ViTs).
 
     Attributes:
         terms: Weights of the terms of neuron importance.
-        normalise: What brings terms to one scale: `none`, `rank`, `l2`, `max` or `z`.
-        scope: Within what a term is normalised: the units of one kind in one `layer`, or all of one `kind`.
+        normalise: What brings a term to one scale within the units of one kind in one layer: `none`, `rank`, `l2`,
+            `max` or `z`.
         layer: Layer importance: `none`, `gate` (mean absolute derivative by the branch's gate), `skip` (rise of the
             loss without the branch), `cosine`, `cka` (what the branch changes) or `fisher` (sum over its units).
         layer_power: Exponent of the layer importance.
@@ -80,26 +66,23 @@ class Importance:
         cost: What a unit's removal frees, in `params` or `macs`.
         cost_power: Exponent of the cost; 0 ranks by importance alone, 1 by importance per cost. With the absolute
             Taylor term 0.5 orders as its square per cost does, and is ahead of both by far where little is left.
-        kinds: Factors between kinds of units.
         loss: `labels`, `pseudo`, `entropy` or `kl`, see `evidence.losses`.
         own_classes: Ask only the device's classes in the loss, where it tells them. Such evidence is not shared.
     """
 
     terms: Terms = field(default_factory=Terms)
     normalise: str = "none"
-    scope: str = "layer"
     layer: str = "none"
     layer_power: float = 1.0
     centred: bool = True
     cost: str = "params"
     cost_power: float = 0.5
-    kinds: KindWeights = field(default_factory=KindWeights)
     loss: str = "labels"
     own_classes: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("normalise", NORMALISATIONS), ("scope", SCOPES), ("layer", LAYERS), ("cost", COSTS), ("loss", LOSSES)
+            ("normalise", NORMALISATIONS), ("layer", LAYERS), ("cost", COSTS), ("loss", LOSSES)
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
@@ -126,12 +109,6 @@ class Importance:
         """Return the joint score of every unit as one row; higher is more important."""
         shape = base.shape
         scores = self._neurons(base, means) * self._layers(shape, means) ** self.layer_power
-        units = places(shape)
-        scores[units.embed] *= self.kinds.embed
-        for block in units.blocks:
-            for kind in KINDS:
-                scores[getattr(block, kind)] *= getattr(self.kinds, kind)
-            scores[[block.attention, block.mlp]] *= self.kinds.branches
         return scores / unit_costs(shape, self.cost) ** self.cost_power
 
     def _neurons(self, base: Base, means: Means) -> FloatArray:
@@ -158,7 +135,7 @@ class Importance:
 
     def _normalised(self, values: FloatArray, shape: Shape) -> FloatArray:
         result = np.empty_like(values)
-        for group in _groups(shape, self.scope):
+        for group in _groups(shape):
             result[group] = _normalise(values[group], self.normalise)
         return result
 
@@ -167,7 +144,7 @@ class Importance:
         result = np.ones(row_length(shape))
         if self.layer == "none":
             return result
-        units = places(shape)
+        units = unit_indices(shape)
         if self.layer in ("skip", "cosine", "cka"):
             branches = means(self.layer).reshape(-1, 2)
         elif self.layer == "gate":
@@ -192,7 +169,7 @@ def unit_costs(shape: Shape, cost: str) -> FloatArray:
     bias = 0 if cost == "macs" else 1
     pairs = shape.tokens**2 if cost == "macs" else 0
     costs: FloatArray = np.zeros(row_length(shape))
-    units = places(shape)
+    units = unit_indices(shape)
     embed = 3 * shape.patch_size**2 * tokens + shape.classes
     for block, widths in zip(units.blocks, shape.blocks, strict=True):
         costs[block.neurons] = tokens * (2 * shape.embed + bias)
@@ -205,13 +182,10 @@ def unit_costs(shape: Shape, cost: str) -> FloatArray:
     return np.maximum(costs, 1)
 
 
-def _groups(shape: Shape, scope: str) -> list[IntArray]:
-    """Return the places of units that are normalised together."""
-    units = places(shape)
-    branches = np.array([[block.attention, block.mlp] for block in units.blocks]).ravel()
-    kinds = [[getattr(block, kind).ravel() for block in units.blocks] for kind in KINDS]
-    parts = [np.concatenate(kind) for kind in kinds] if scope == "kind" else [part for kind in kinds for part in kind]
-    return [units.embed, branches, *parts]
+def _groups(shape: Shape) -> list[IntArray]:
+    """Return the row indices of units that are normalised together: the units of one kind in one layer."""
+    branches = np.array([[block.attention, block.mlp] for block in unit_indices(shape).blocks]).ravel()
+    return [branches, *(group for kind in KINDS for group in layers_of(shape, kind))]
 
 
 def _normalise(values: FloatArray, how: str) -> FloatArray:

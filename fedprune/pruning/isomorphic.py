@@ -3,12 +3,10 @@
 from dataclasses import dataclass, field
 
 from fedprune.core.registry import register
-from fedprune.devices.groups import Floors
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.ranking import FloatArray, Ranking
 from fedprune.pruning.scales import rank_by_kind
-from fedprune.pruning.tap import derive_by_scores
 from fedprune.pruning.weight_groups import weight_taylor
-from fedprune.vit.surgery import EdgeModel
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Speeds:
 
 @register("method", "isomorphic")
 @dataclass(frozen=True)
-class Isomorphic(Method):
+class Isomorphic(Ranking):
     """Rank only within structures of the same kind; each kind loses a fixed share.
 
     From the paper (Isomorphic Pruning, ECCV 2024): sub-structures of the same topology form a group, Taylor importance
@@ -41,22 +39,11 @@ class Isomorphic(Method):
 
     Attributes:
         speeds: Proportion of the ratios.
-        dimensions: Which dimensions shrink.
-        floors: What always stays.
-        align: Widths become multiples of this number.
     """
 
     speeds: Speeds = field(default_factory=Speeds)
-    dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
-    floors: Floors = field(default_factory=Floors)
-    align: int = 1
 
-    def derive(self, task: PruningTask) -> EdgeModel:
-        """Rank by Taylor importance within each kind, search the budget, cut.
-
-        Raises:
-            BudgetError: no legal model is small enough.
-        """
+    def score(self, task: PruningTask) -> FloatArray:
+        """Rank by Taylor importance within each kind."""
         taylor = weight_taylor(task, task.proxy, per_image=False)
-        scores = rank_by_kind(taylor, task.base.shape, vars(self.speeds))
-        return derive_by_scores(task, scores, self.dimensions, self.floors, self.align)
+        return rank_by_kind(taylor, task.base.shape, vars(self.speeds))

@@ -7,14 +7,12 @@ that are not in that sample, and the search stops where there are none.
 """
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedprune.data.images import IntArray
-from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.branches import quick, start
@@ -24,7 +22,6 @@ from fedprune.vit.surgery import EdgeModel
 Classifiers = list[tuple[Tensor, Tensor]]
 
 _RIDGE = 1e-2
-_known: WeakKeyDictionary[Evidence, dict[int, Classifiers]] = WeakKeyDictionary()
 
 
 def depth_for(task: PruningTask, sample: int, share: float) -> int:
@@ -74,18 +71,17 @@ def layer_features(task: PruningTask, images: IntArray) -> list[Tensor]:
 
 
 def _classifiers(task: PruningTask, sample: int) -> Classifiers:
-    """Fit the classifiers once for all devices of a run."""
-    by_sample = _known.setdefault(task.evidence, {})
-    if sample not in by_sample:
-        features = layer_features(task, _training(task, sample))
-        head: Any = task.base.model.get_submodule("head")
-        weight, bias = head.weight.double(), head.bias.double()
-        wanted = features[-1] @ weight.T + bias
-        ones = torch.ones(len(wanted), 1)
-        by_sample[sample] = [
-            solve(weight, bias, [part[:, None]], [wanted[:, None]], [ones], _RIDGE) for part in features
-        ]
-    return by_sample[sample]
+    """Fit the classifiers, once for all devices of a run."""
+    return task.evidence.once(("layer classifiers", sample), lambda: _fit(task, _training(task, sample)))
+
+
+def _fit(task: PruningTask, images: IntArray) -> Classifiers:
+    features = layer_features(task, images)
+    head: Any = task.base.model.get_submodule("head")
+    weight, bias = head.weight.double(), head.bias.double()
+    wanted = features[-1] @ weight.T + bias
+    ones = torch.ones(len(wanted), 1)
+    return [solve(weight, bias, [part[:, None]], [wanted[:, None]], [ones], _RIDGE) for part in features]
 
 
 def _training(task: PruningTask, sample: int) -> IntArray:

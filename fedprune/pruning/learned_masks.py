@@ -7,8 +7,9 @@ import torch
 
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
+from fedprune.evidence.losses import label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort
-from fedprune.pruning.learning import asked_rows, label_loss, proxy_batches
+from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, excess, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.vit.branches import quick

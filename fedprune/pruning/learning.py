@@ -1,10 +1,9 @@
-"""Small pieces of training on a proxy set: batches in a seeded order, and the loss over the classes that are asked."""
+"""Training on a proxy set in small pieces: batches in a seeded order, the classes asked, the base's answers."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
@@ -15,7 +14,7 @@ from fedprune.vit.base import Preprocess, predict
 def proxy_batches(
     task: PruningTask, epochs: int, batch_size: int, purpose: str
 ) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
-    """Yield pixels (images, 3, side, side), labels (images,) and places in the proxy set, `epochs` times over it."""
+    """Yield pixels (images, 3, side, side), labels (images,) and indices in the proxy set, `epochs` times over it."""
     return shuffled_batches(
         task.images,
         task.proxy,
@@ -39,35 +38,13 @@ def shuffled_batches(
     batch_size: int,
     dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
-    """Yield pixels, labels and places of all images, in an order of its own for each of `epochs`."""
+    """Yield pixels, labels and indices of all images, in an order of its own for each of `epochs`."""
     for epoch in range(epochs):
         order = stream(seed, purpose, epoch).permutation(len(indices))
         for at in range(0, len(order), batch_size):
-            places = order[at : at + batch_size]
-            chosen = indices[places]
-            yield preprocess(images.read(chosen)).to(dtype), torch.from_numpy(images.labels[chosen]), places
-
-
-def label_loss(logits: Tensor, labels: Tensor, rows: tuple[int, ...]) -> Tensor:
-    """Return the mean cross-entropy over the classes that the logits' columns stand for.
-
-    Images of other classes say nothing; without any image of these classes the loss is zero.
-
-    Args:
-        logits: (images, rows)
-        labels: (images,) base classes.
-        rows: Base class of each column.
-    """
-    match = labels[:, None] == torch.tensor(rows, device=labels.device)
-    known = match.any(1)
-    losses = functional.cross_entropy(logits.float(), match.long().argmax(1), reduction="none")
-    return (losses * known).sum() / known.sum().clamp(min=1)
-
-
-def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return the mean divergence from the teacher's answer to the student's, both (images, rows)."""
-    student, wanted = ((values.float() / temperature).log_softmax(1) for values in (logits, teacher))
-    return functional.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+            rows = order[at : at + batch_size]
+            chosen = indices[rows]
+            yield preprocess(images.read(chosen)).to(dtype), torch.from_numpy(images.labels[chosen]), rows
 
 
 def teacher_logits(task: PruningTask, rows: Sequence[int]) -> Tensor:

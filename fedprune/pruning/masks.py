@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from fedprune.devices.search import measure
 from fedprune.pruning.importance import unit_costs
 from fedprune.pruning.method import PruningTask
-from fedprune.pruning.scales import places_of
 from fedprune.vit.shape import Shape
-from fedprune.vit.units import row_length
+from fedprune.vit.units import row_length, unit_indices
 
 FloatArray = NDArray[np.float64]
 Key = tuple[int, str]  # block, kind: heads, neurons, attention or mlp
@@ -80,15 +79,15 @@ class Masks:
 
     def size(self, limit: str) -> Tensor:
         """Return the share of the base's parameters or MACs that stays, differentiable by thresholds and skips."""
-        costs, places = unit_costs(self.shape, limit), places_of(self.shape)
-        whole = float(costs[places.embed].sum() + sum(costs[[b.attention, b.mlp]].sum() for b in places.blocks))
+        costs, units = unit_costs(self.shape, limit), unit_indices(self.shape)
+        whole = float(costs[units.embed].sum() + sum(costs[[b.attention, b.mlp]].sum() for b in units.blocks))
         kept = torch.zeros(())
-        for index, block in enumerate(places.blocks):
+        for index, block in enumerate(units.blocks):
             for kind, branch in (("heads", "attention"), ("neurons", "mlp")):
                 share = self.thresholds[index, kind].sigmoid() if (index, kind) in self.thresholds else torch.ones(())
                 skip = self.skips[index, branch].sigmoid() if (index, branch) in self.skips else torch.ones(())
                 kept = kept + float(costs[getattr(block, branch)]) * share * skip
-        fixed = whole - sum(float(costs[[b.attention, b.mlp]].sum()) for b in places.blocks)
+        fixed = whole - sum(float(costs[[b.attention, b.mlp]].sum()) for b in units.blocks)
         return (kept + fixed) / whole
 
     def row(self) -> FloatArray:
@@ -99,15 +98,16 @@ class Masks:
         heads and neurons are not enough.
         """
         result = np.full(row_length(self.shape), np.inf)
-        for block in places_of(self.shape).blocks:
+        indices = unit_indices(self.shape)
+        for block in indices.blocks:
             result[block.qk], result[block.v] = _LAST, _LAST
         for (index, kind), scores in self.scores.items():
-            place = getattr(places_of(self.shape).blocks[index], kind)
+            mine = getattr(indices.blocks[index], kind)
             share = float(self.thresholds[index, kind].detach().sigmoid())
             order = torch.sort(scores.detach(), descending=True, stable=True).indices.numpy()
-            result[place[order]] = share * len(order) / np.arange(1, len(order) + 1)
+            result[mine[order]] = share * len(order) / np.arange(1, len(order) + 1)
         for (index, branch), value in self.skips.items():
-            result[getattr(places_of(self.shape).blocks[index], branch)] = 2 * float(value.detach().sigmoid())
+            result[getattr(indices.blocks[index], branch)] = 2 * float(value.detach().sigmoid())
         return result
 
 

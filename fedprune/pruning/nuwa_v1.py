@@ -11,11 +11,11 @@ from fedprune.devices.search import keep_within
 from fedprune.pruning.layer_classifiers import depth_for, use_classifier
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.sample import pool_sample
-from fedprune.pruning.scales import kind_of, layers_of, places_of
-from fedprune.pruning.turned import Turn, turned_base
+from fedprune.pruning.scales import kind_of, layers_of
 from fedprune.pruning.weight_groups import weight_taylor
+from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.surgery import EdgeModel, cut
-from fedprune.vit.units import row_length, unpack
+from fedprune.vit.units import row_length, unit_indices, unpack
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -55,10 +55,9 @@ class NuwaV1(Method):
 
     Attributes:
         decay: Fall of the thresholds in a round.
-        decay_rule: `additive` (threshold - decay) or `multiplicative` (threshold x (1 - decay)).
         depth_share: The paper's rho_depth.
         head_share: The paper's rho_head.
-        attention: `svd`; `joint_svd` (appendix A.3); or `score`: dimensions as they are, by importance (ablation).
+        attention: `svd`: singular directions by energy; `score`: dimensions as they are, by importance (ablation).
         rates: `non_fixed`, or `fixed`: the same rate in every block (ablation).
         gradients: `images`: one gradient an image, as the equations read; `proxy`: one for the whole proxy set.
         dimensions: Which of depth, heads, qk, v, neurons, embed shrink (ablation: leave one out).
@@ -69,7 +68,6 @@ class NuwaV1(Method):
     """
 
     decay: Decay = field(default_factory=Decay)
-    decay_rule: str = "additive"
     depth_share: float = 0.95
     head_share: float = 0.90
     attention: str = "svd"
@@ -83,8 +81,7 @@ class NuwaV1(Method):
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("decay_rule", ("additive", "multiplicative")),
-            ("attention", ("svd", "joint_svd", "score")),
+            ("attention", ("svd", "score")),
             ("rates", ("non_fixed", "fixed")),
             ("gradients", ("images", "proxy")),
         ):
@@ -94,7 +91,7 @@ class NuwaV1(Method):
             raise ValueError(f"dimensions has {unknown[0]!r}; it may hold {', '.join(DIMENSIONS)}.")
 
     def derive(self, task: PruningTask) -> EdgeModel:
-        """Run stage A, score stage B, search the budget, cut the turned base.
+        """Run stage A, score stage B, search the budget, cut the rotated base.
 
         Raises:
             BudgetError: no legal model is small enough.
@@ -102,8 +99,7 @@ class NuwaV1(Method):
         shape = task.base.shape
         depth = depth_for(task, self.sample, self.depth_share) if "depth" in self.dimensions else len(shape.blocks)
         taylor = weight_taylor(task, task.proxy, per_image=self.gradients == "images")
-        turn = turned_base(task.base, self.attention)
-        scores = self._last_rounds(task, taylor, turn)
+        scores = self._last_rounds(task, taylor)
         self._stage_a(scores, taylor, task, depth)
         keep = keep_within(
             shape,
@@ -114,7 +110,7 @@ class NuwaV1(Method):
             floors=replace(self.floors, first_mlp=self.spare_first_mlp),
             align=self.align,
         )
-        edge = cut(turn.within(keep.embed), keep)
+        edge = cut(low_rank_within(task.base, keep.embed).base if self.attention == "svd" else task.base, keep)
         if depth < len(shape.blocks):
             use_classifier(task, edge, self.sample, depth)
         return replace(edge, notes={"depth": float(depth), "heads": float(sum(len(b.heads) for b in keep.blocks))})
@@ -125,27 +121,27 @@ class NuwaV1(Method):
         heads = kind_of(shape, "heads")
         share = share_before(taylor[heads])
         scores[heads] = np.where(share < self.head_share, np.inf, -np.inf)
-        for index, block in enumerate(places_of(shape).blocks):
+        for index, block in enumerate(unit_indices(shape).blocks):
             for branch in (block.attention, block.mlp):
                 scores[branch] = np.inf if index < depth else -np.inf
 
-    def _last_rounds(self, task: PruningTask, taylor: FloatArray, turn: Turn) -> FloatArray:
+    def _last_rounds(self, task: PruningTask, taylor: FloatArray) -> FloatArray:
         """Return for each unit the round in which it goes."""
         shape = task.base.shape
         rounds = np.full(row_length(shape), np.inf)
         offline = pool_sample(task.pool, min(self.sample, 256))
         common = task.evidence.mean_row("taylor_abs", offline)
         embed = kind_of(shape, "embed")
-        rounds[embed] = self._round(share_before(common[embed]), self.decay.embed)
+        rounds[embed] = _round(share_before(common[embed]), self.decay.embed)
         neurons = list(layers_of(shape, "neurons"))[int(self.spare_first_mlp) :]
         for groups in [[np.concatenate(neurons)]] if self.rates == "non_fixed" and neurons else [neurons]:
             self._fill(rounds, groups, [taylor[group] for group in groups], self.decay.neurons)
-        for kind, spectra in (("qk", turn.qk), ("v", turn.v)):
-            blocks = [getattr(block, kind) for block in places_of(shape).blocks if getattr(block, kind).size]
-            strengths = [
-                taylor[place] if spectrum is None else spectrum**2
-                for place, spectrum in zip(blocks, spectra or [None] * len(blocks), strict=True)
-            ]
+        for kind in ("qk", "v"):
+            blocks = [getattr(block, kind) for block in unit_indices(shape).blocks if getattr(block, kind).size]
+            if self.attention == "svd":
+                strengths = [spectrum**2 for spectrum in getattr(low_rank(task.base), kind) if spectrum.size]
+            else:
+                strengths = [taylor[block] for block in blocks]
             self._fill_widths(rounds, blocks, strengths)
         return rounds
 
@@ -155,22 +151,21 @@ class NuwaV1(Method):
             return
         shared = np.mean([np.sort(share_before(values)) for values in scores], axis=0)
         for group, values in zip(groups, scores, strict=True):
-            rounds[group[np.argsort(-values, kind="stable")]] = self._round(shared, decay)
+            rounds[group[np.argsort(-values, kind="stable")]] = _round(shared, decay)
 
     def _fill_widths(self, rounds: FloatArray, blocks: list[IntArray], strengths: list[FloatArray]) -> None:
         """Set the rounds of a width, the same for the heads of a block; with fixed rates, for all blocks."""
         shared = [np.mean([np.sort(share_before(head)) for head in block], axis=0) for block in strengths]
         if self.rates == "fixed":
             shared = [np.mean(shared, axis=0)] * len(shared)
-        for places, strength, share in zip(blocks, strengths, shared, strict=True):
-            for place, head in zip(places, strength, strict=True):
-                rounds[place[np.argsort(-head, kind="stable")]] = self._round(share, self.decay.qkv)
+        for units, strength, share in zip(blocks, strengths, shared, strict=True):
+            for mine, head in zip(units, strength, strict=True):
+                rounds[mine[np.argsort(-head, kind="stable")]] = _round(share, self.decay.qkv)
 
-    def _round(self, share: FloatArray, decay: float) -> FloatArray:
-        """Return the round in which a unit goes that is kept while the threshold exceeds `share`."""
-        if self.decay_rule == "additive":
-            return np.asarray((1 - share) / decay)
-        return np.asarray(np.log(np.maximum(share, 1e-300)) / np.log1p(-decay))
+
+def _round(share: FloatArray, decay: float) -> FloatArray:
+    """Return the round in which a unit goes that is kept while the threshold, 1 - round x decay, exceeds `share`."""
+    return np.asarray((1 - share) / decay)
 
 
 def share_before(scores: FloatArray) -> FloatArray:

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
+from fedprune.evidence.losses import label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort
-from fedprune.pruning.learning import asked_rows, label_loss, proxy_batches
+from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
-from fedprune.pruning.scales import places_of, shares
+from fedprune.pruning.scales import shares
 from fedprune.vit.branches import Branch, quick, start
 from fedprune.vit.lowrank import LowRank, low_rank
 from fedprune.vit.refit import solve
 from fedprune.vit.surgery import EdgeModel, cut
-from fedprune.vit.units import row_length
+from fedprune.vit.units import row_length, unit_indices
 
 FloatArray = NDArray[np.float64]
 
@@ -75,21 +76,21 @@ class NuwaV2(Method):
             raise ValueError("multiple, calibration and ridge must be positive.")
 
     def derive(self, task: PruningTask) -> EdgeModel:
-        """Learn masks, choose widths and neurons, cut the turned base, refit fc2.
+        """Learn masks, choose widths and neurons, cut the rotated base, refit fc2.
 
         Raises:
             BudgetError: no legal model is small enough.
         """
-        shape, turned = task.base.shape, low_rank(task.base)
+        shape, rotated = task.base.shape, low_rank(task.base)
         masks = self._learn(task) if self.epochs else [torch.ones(block.neurons) for block in shape.blocks]
         inputs = self._neuron_inputs(task)
         scores = np.full(row_length(shape), np.inf)
-        self._score_attention(scores, task, turned)
-        for block, values, mask in zip(places_of(shape).blocks, inputs, masks, strict=True):
+        self._score_attention(scores, task, rotated)
+        for block, values, mask in zip(unit_indices(shape).blocks, inputs, masks, strict=True):
             size = (values.double().sum((0, 1)).abs() * mask).numpy()
             scores[block.neurons] = shares(size if self.choose == "activation" else -np.arange(float(len(size))))
         keep = keep_with_last_resort(task, scores, ("heads", "qk", "v", "neurons"), self.floors, self.align)
-        edge = cut(turned.base, keep)
+        edge = cut(rotated.base, keep)
         if self.refit:
             self._refit(task, edge, inputs, masks)
         return replace(edge, notes={"masked_neurons": float(sum(int((mask == 0).sum()) for mask in masks))})
@@ -115,17 +116,17 @@ class NuwaV2(Method):
         gates = {key: gate.detach() for key, gate in learned.gates().items()}
         return [gates.get((index, "neurons"), torch.ones(0)) for index in range(len(task.base.shape.blocks))]
 
-    def _score_attention(self, scores: FloatArray, task: PruningTask, turned: LowRank) -> None:
+    def _score_attention(self, scores: FloatArray, task: PruningTask, rotated: LowRank) -> None:
         """Fix query-key and value widths by retained energy; what they keep goes after all neurons."""
         removed = 1 - target_share(task)[1]
         energy = -0.41 * removed**3 + 0.14 * removed**2 - 0.03 * removed + 1.0
-        for block, qk, v in zip(places_of(task.base.shape).blocks, turned.qk, turned.v, strict=True):
-            for place, spectrum in ((block.qk, qk), (block.v, v)):
+        for block, qk, v in zip(unit_indices(task.base.shape).blocks, rotated.qk, rotated.v, strict=True):
+            for units, spectrum in ((block.qk, qk), (block.v, v)):
                 width = spectrum.shape[1] if spectrum.size else 0
                 if width:
                     order = np.arange(width, 0, -1) / width
                     order[energy_width(spectrum, energy, self.multiple) :] = -np.inf
-                    scores[place] = 2 + order
+                    scores[units] = 2 + order
 
     @torch.no_grad()
     def _neuron_inputs(self, task: PruningTask) -> list[Tensor]:

@@ -1,29 +1,23 @@
 """NViT: squared Taylor importance of coupled groups, brought to one scale, pruned step by step."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.core.random import stream
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.devices.groups import Floors
 from fedprune.devices.latency import LatencyModel
-from fedprune.devices.search import keep_within
-from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.measure import Pass, measure
 from fedprune.pruning.importance import unit_costs
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.reestimation import removal_steps, units_kept
-from fedprune.pruning.scales import kind_of, layers_of, places_of
-from fedprune.pruning.tap import derive_by_scores
+from fedprune.pruning.scales import kind_of, layers_of
 from fedprune.vit.shape import Shape
 from fedprune.vit.surgery import EdgeModel, cut
-from fedprune.vit.units import row_length, unpack
+from fedprune.vit.units import row_length, unit_indices, unpack
 
-FloatArray = NDArray[np.float64]
 PARITY = {"embed": 12.0, "heads": 6.0, "qk": 2.0, "v": 2.0, "neurons": 1.0}
 
 
@@ -44,7 +38,7 @@ class GroupSizes:
 
 @register("method", "nvit")
 @dataclass(frozen=True)
-class NViT(Method):
+class NViT(Ranking):
     """Squared Taylor sums over coupled structures, ranked globally, removed in steps.
 
     From NViT (CVPR 2023, arXiv 2110.04869): `I_S = E_batch (sum_{s in S} w_s dL/dw_s)^2`; before squaring, sums are
@@ -65,9 +59,6 @@ class NViT(Method):
         latency_weight: Weight of the latency saving, relative to the mean importance (the paper's lambda is 5e-4 in its
             own units).
         latency: The device's latency model, where latency counts.
-        dimensions: Which dimensions shrink.
-        floors: What always stays.
-        align: Widths become multiples of this number.
     """
 
     groups: GroupSizes = field(default_factory=GroupSizes)
@@ -76,38 +67,31 @@ class NViT(Method):
     momentum: float = 0.9
     latency_weight: float = 0.1
     latency: LatencyModel | None = None
-    dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
-    floors: Floors = field(default_factory=Floors)
-    align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
         if not 0 <= self.step < 1 or not 0 <= self.momentum < 1:
             raise ValueError("step and momentum are shares, from 0 to below 1.")
 
-    def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
-        """Measure the union of all proxy sets in one pass; what follows the first step is each device's own."""
-        evidence.prepare(np.concatenate(list(proxies)), ("taylor",))
+    @property
+    def reads(self) -> Reads:
+        """Gate gradients; what follows the first step is each device's own."""
+        return Reads(("taylor",))
 
-    def derive(self, task: PruningTask) -> EdgeModel:
-        """Score, remove a step, score again, until the budget is met.
-
-        Raises:
-            BudgetError: no legal model is small enough.
-        """
+    def score(self, task: PruningTask) -> FloatArray:
+        """Score, remove a step, score again, until the last step before the budget is met."""
         shape = task.base.shape
         importance = self._importance(task.evidence.rows("taylor", task.proxy), task)
         for budget in removal_steps(shape, task.budget, self.step):
-            keep = keep_within(
-                shape, unpack(self._scores(importance, shape), shape), budget,
-                dimensions=self.dimensions, floors=self.floors, align=self.align,
-            )  # fmt: skip
+            every_class = replace(task, classes=None)  # the loss may ask any
+            keep = self.search(every_class, self._scores(importance, shape), budget)
             rows, there = gradients_on(task, cut(task.base, keep))
             fresh = self._importance(rows, task)
             importance = self.momentum * importance + (1 - self.momentum) * fresh
             importance[np.setdiff1d(np.arange(len(fresh)), there)] = -np.inf
-        return derive_by_scores(task, self._scores(importance, shape), self.dimensions, self.floors, self.align)
+        return self._scores(importance, shape)
 
     def _importance(self, rows: NDArray[np.floating], task: PruningTask) -> FloatArray:
         """Return each unit's importance from rows (images, units) of gate gradients."""
@@ -134,15 +118,15 @@ class NViT(Method):
 def structure_sums(gates: FloatArray, shape: Shape) -> FloatArray:
     """Turn gate gradients (..., units) into NViT's sums over coupled weights, divided for parity."""
     units, result = unpack(gates, shape), np.zeros_like(gates)
-    places = places_of(shape)
-    result[..., places.embed] = units.embed / PARITY["embed"]
-    for block, place in zip(units.blocks, places.blocks, strict=True):
+    indices = unit_indices(shape)
+    result[..., indices.embed] = units.embed / PARITY["embed"]
+    for block, mine in zip(units.blocks, indices.blocks, strict=True):
         # The gate of a key dimension has the derivative of its query's: only their product enters the logits.
         heads = 2 * block.qk.sum(-1) + block.v.sum(-1)
-        result[..., place.heads] = heads / PARITY["heads"]
-        result[..., place.qk] = block.qk.sum(-2, keepdims=True) / PARITY["qk"]
-        result[..., place.v] = block.v.sum(-2, keepdims=True) / PARITY["v"]
-        result[..., place.neurons] = block.neurons / PARITY["neurons"]
+        result[..., mine.heads] = heads / PARITY["heads"]
+        result[..., mine.qk] = block.qk.sum(-2, keepdims=True) / PARITY["qk"]
+        result[..., mine.v] = block.v.sum(-2, keepdims=True) / PARITY["v"]
+        result[..., mine.neurons] = block.neurons / PARITY["neurons"]
     return result
 
 
@@ -159,14 +143,14 @@ def chunk_sums(scores: FloatArray, size: int) -> FloatArray:
 def unit_savings(shape: Shape, latency: LatencyModel) -> FloatArray:
     """Return the seconds that the removal of each single unit saves."""
     savings = latency.mac * unit_costs(shape, "macs")
-    for block in places_of(shape).blocks:
+    for block in unit_indices(shape).blocks:
         savings[block.neurons] += latency.activation * shape.tokens
         savings[block.heads] += latency.score * shape.tokens**2
     return np.maximum(savings, np.finfo(float).tiny)
 
 
 def gradients_on(task: PruningTask, edge: EdgeModel) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return gate gradients (images, base units) measured on an edge model, and the places that it still has."""
+    """Return gate gradients (images, base units) measured on an edge model, and the indices that it still has."""
     how: Pass = task.evidence.how
     batches = measure(edge.model, edge.shape, edge.preprocess, task.images, task.proxy, ("gradient",), how)
     there = units_kept(task.base.shape, edge.keep)

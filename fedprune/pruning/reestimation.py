@@ -12,10 +12,9 @@ from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.statistics import centre, statistic_named
 from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import PruningTask
-from fedprune.pruning.places import places
 from fedprune.vit.shape import BlockKeep, Keep, Shape
 from fedprune.vit.surgery import EdgeModel
-from fedprune.vit.units import row_length
+from fedprune.vit.units import row_length, unit_indices
 
 FloatArray = NDArray[np.float64]
 
@@ -62,7 +61,7 @@ def score_edge(importance: Importance, task: PruningTask, edge: EdgeModel, how: 
     gone = np.ones(len(scores), dtype=bool)
     gone[there] = False
     scores[gone] = -np.inf
-    units = places(task.base.shape)
+    units = unit_indices(task.base.shape)
     for kept in edge.keep.blocks:
         block = units.blocks[kept.block]
         if not len(kept.heads):
@@ -83,8 +82,8 @@ def _fill_gone_heads(scores: FloatArray, block: Any, kept: BlockKeep) -> None:
 
 
 def units_kept(shape: Shape, keep: Keep) -> NDArray[np.int64]:
-    """Return the places in the base's row of the units of an edge model, in the order of the edge model's row."""
-    units = places(shape)
+    """Return the indices in the base's row of the units of an edge model, in the order of the edge model's row."""
+    units = unit_indices(shape)
     parts = [units.embed[keep.embed]]
     for kept in keep.blocks:
         block = units.blocks[kept.block]

@@ -1,31 +1,23 @@
 """SAViT: how much of heads, neurons and embedding goes, decided with what they do to each other."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedprune.core.random import stream
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.devices.groups import Floors
-from fedprune.devices.search import keep_within
-from fedprune.evidence.evidence import Evidence
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.reestimation import units_kept
 from fedprune.pruning.scales import rank_by_kind
-from fedprune.vit.shape import Keep
-from fedprune.vit.surgery import EdgeModel, cut
-from fedprune.vit.units import unpack
+from fedprune.vit.units import unit_indices
 
-FloatArray = NDArray[np.float64]
 COMPONENTS = ("heads", "neurons", "embed")
 
 
 @register("method", "savit")
 @dataclass(frozen=True)
-class SAViT(Method):
+class SAViT(Ranking):
     """Squared Taylor ranks within heads, neurons and embedding; their ratios follow from their interaction.
 
     From SAViT (NeurIPS 2022): components are heads, MLP neurons and embedding dimensions; units of a component are
@@ -39,30 +31,24 @@ class SAViT(Method):
         population: Candidates in a generation.
         generations: Rounds of the evolutionary search.
         embed_weight: Factor of the embedding's gates in the interaction.
-        floors: What always stays.
-        align: Widths become multiples of this number.
     """
 
     population: int = 24
     generations: int = 6
     embed_weight: float = 6.0
-    floors: Floors = field(default_factory=Floors)
-    align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.population < 4 or self.generations < 1:
             raise ValueError("The search needs a population of at least 4 and at least one generation.")
 
-    def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
-        """Measure the union of all proxy sets in one pass."""
-        evidence.prepare(np.concatenate(list(proxies)), ("taylor",))
+    @property
+    def reads(self) -> Reads:
+        """Gate gradients, image by image."""
+        return Reads(("taylor",))
 
-    def derive(self, task: PruningTask) -> EdgeModel:
-        """Search the ratios, cut.
-
-        Raises:
-            BudgetError: no legal model is small enough.
-        """
+    def score(self, task: PruningTask) -> FloatArray:
+        """Search the ratios; return ranks that shrink at them."""
         shape = task.base.shape
         rows = task.evidence.rows("taylor", task.proxy).astype(np.float64)
         rows[:, : shape.embed] *= self.embed_weight
@@ -78,30 +64,21 @@ class SAViT(Method):
             pairs = random.integers(0, len(parents), (self.population, 2))
             children = parents[pairs].mean(1) * np.exp(0.3 * random.standard_normal((self.population, 3)))
             speeds = children / children.sum(1, keepdims=True)
-        return cut(task.base, self._keep(task, ranks, np.array(best[0][1])))
-
-    def _keep(self, task: PruningTask, ranks: FloatArray, speed: FloatArray) -> Keep:
-        """Search the budget with components that shrink at these speeds."""
-        speeds = dict(zip(COMPONENTS, np.maximum(speed, 1e-3).tolist(), strict=True))
-        last = 1e-6  # query-key and value dimensions: only once nothing else can go
-        scores = rank_by_kind(ranks, task.base.shape, {**speeds, "qk": last, "v": last})
-        return keep_within(
-            task.base.shape,
-            unpack(scores, task.base.shape),
-            task.budget,
-            task.classes,
-            dimensions=("embed", "heads", "qk", "v", "neurons"),
-            floors=self.floors,
-            align=self.align,
-        )
+        return _at_speeds(task, ranks, np.array(best[0][1]))
 
     def _damage(self, task: PruningTask, rows: FloatArray, ranks: FloatArray, speed: FloatArray) -> float:
         """Return the second-order loss of what these speeds remove, cross terms included."""
         shape = task.base.shape
         gone = np.ones(rows.shape[1], dtype=bool)
-        gone[units_kept(shape, self._keep(task, ranks, speed))] = False
-        places = unpack(np.arange(rows.shape[1]), shape)  # type: ignore[arg-type]
-        for block in places.blocks:  # a head's gate counts its dimensions already; a branch's gate is no component
+        gone[units_kept(shape, self.search(task, _at_speeds(task, ranks, speed)))] = False
+        for block in unit_indices(shape).blocks:  # a head's gate counts its dimensions already; a branch is none
             for other in (block.qk, block.v, block.attention, block.mlp):
                 gone[other] = False
         return float(np.square(rows[:, gone].sum(1)).mean())
+
+
+def _at_speeds(task: PruningTask, ranks: FloatArray, speed: FloatArray) -> FloatArray:
+    """Return ranks of components that shrink at these speeds."""
+    speeds = dict(zip(COMPONENTS, np.maximum(speed, 1e-3).tolist(), strict=True))
+    last = 1e-6  # query-key and value dimensions: only once nothing else can go
+    return rank_by_kind(ranks, task.base.shape, {**speeds, "qk": last, "v": last})

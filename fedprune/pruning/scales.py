@@ -1,13 +1,12 @@
 """Bringing scores of different layers and kinds of units to one scale."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.vit.shape import Shape
-from fedprune.vit.units import row_length, unpack
+from fedprune.vit.units import unit_indices
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -15,23 +14,18 @@ IntArray = NDArray[np.int64]
 KINDS = ("embed", "heads", "qk", "v", "neurons")
 
 
-def places_of(shape: Shape) -> Any:
-    """Return each unit's place in a row, laid out as `Units`."""
-    return unpack(np.arange(row_length(shape)), shape)  # type: ignore[arg-type]
-
-
 def layers_of(shape: Shape, kind: str) -> Iterator[IntArray]:
-    """Yield the places of the units of one kind, block by block; the embedding is one layer."""
-    places = places_of(shape)
+    """Yield the row indices of the units of one kind, block by block; the embedding is one layer."""
+    indices = unit_indices(shape)
     if kind == "embed":
-        yield places.embed
+        yield indices.embed
         return
-    for block in places.blocks:
+    for block in indices.blocks:
         yield getattr(block, kind).ravel()
 
 
 def kind_of(shape: Shape, kind: str) -> IntArray:
-    """Return the places of all units of one kind."""
+    """Return the row indices of all units of one kind."""
     return np.concatenate(list(layers_of(shape, kind)))
 
 

@@ -1,32 +1,27 @@
 """Torch-Pruning: groups and importances of the DepGraph library, under our budget search."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedprune.core.errors import require
 from fedprune.core.registry import register
-from fedprune.devices.groups import Floors
-from fedprune.pruning.learning import asked_rows, label_loss, proxy_batches
-from fedprune.pruning.method import Method, PruningTask
-from fedprune.pruning.scales import places_of
-from fedprune.pruning.tap import derive_by_scores
+from fedprune.evidence.losses import label_loss
+from fedprune.pruning.learning import asked_rows, proxy_batches
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.ranking import FloatArray, Ranking
 from fedprune.pruning.weight_groups import gradient_copy
 from fedprune.vit.branches import quick
-from fedprune.vit.surgery import EdgeModel
-from fedprune.vit.units import row_length
-
-FloatArray = NDArray[np.float64]
+from fedprune.vit.units import row_length, unit_indices
 
 
 @register("method", "torch_pruning")
 @dataclass(frozen=True)
-class TorchPruning(Method):
+class TorchPruning(Ranking):
     """Dependency groups and group Taylor importance as the Torch-Pruning library computes them (needs an extra).
 
     From DepGraph (CVPR 2023) and its library: coupled layers are found by tracing, a unit's importance is the sum of
@@ -36,25 +31,19 @@ class TorchPruning(Method):
 
     Attributes:
         importance: `taylor`, or `magnitude` (which asks no data).
-        dimensions: Which dimensions shrink.
-        floors: What always stays.
-        align: Widths become multiples of this number.
     """
 
     importance: str = "taylor"
-    dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
-    floors: Floors = field(default_factory=Floors)
-    align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.importance not in ("taylor", "magnitude"):
             raise ValueError(f"importance is {self.importance!r}; choose taylor or magnitude.")
 
-    def derive(self, task: PruningTask) -> EdgeModel:
-        """Let the library group and score, search the budget, cut.
+    def score(self, task: PruningTask) -> FloatArray:
+        """Let the library group and score.
 
         Raises:
-            BudgetError: no legal model is small enough.
             MissingExtra: the library is not installed.
         """
         library: Any = require("torch_pruning", "torch-pruning")
@@ -64,7 +53,7 @@ class TorchPruning(Method):
         pruner = self._pruner(library, model, criterion, task)
         if self.importance == "taylor":
             _gather_gradients(task, model)
-        return derive_by_scores(task, _scores(pruner, model, task), self.dimensions, self.floors, self.align)
+        return _scores(pruner, model, task)
 
     def _pruner(self, library: Any, model: Any, criterion: Any, task: PruningTask) -> Any:
         """Trace the model and build the library's pruner, of which only groups and importances are used."""
@@ -96,22 +85,22 @@ def _gather_gradients(task: PruningTask, model: torch.nn.Module) -> None:
 def _scores(pruner: Any, model: Any, task: PruningTask) -> FloatArray:
     """Return the library's importances as a row of units."""
     shape = task.base.shape
-    places, scores = places_of(shape), np.zeros(row_length(shape))
+    units, scores = unit_indices(shape), np.zeros(row_length(shape))
     owners: dict[Any, tuple[str, Any]] = {}
-    for block, place in zip(model.blocks, places.blocks, strict=True):
-        owners[block.attn.qkv], owners[block.mlp.fc1] = ("attention", place), ("neurons", place)
+    for block, mine in zip(model.blocks, units.blocks, strict=True):
+        owners[block.attn.qkv], owners[block.mlp.fc1] = ("attention", mine), ("neurons", mine)
     for group in pruner.DG.get_all_groups(
         ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types
     ):
         # without any gradient the library divides zero by zero: then all units are alike
         importance = np.nan_to_num(pruner.importance(group).detach().double().numpy())
-        kind, place = owners.get(group[0].dep.target.module, ("embed", places))
+        kind, mine = owners.get(group[0].dep.target.module, ("embed", units))
         if kind == "neurons":
-            scores[place.neurons] = importance
+            scores[mine.neurons] = importance
         elif kind == "embed":
-            scores[place.embed] = importance
+            scores[mine.embed] = importance
         else:
-            by_head = importance.reshape(3, *place.v.shape).sum(0)
-            scores[place.qk] = scores[place.v] = by_head.mean(0)
-            scores[place.heads] = by_head.mean(1)
+            by_head = importance.reshape(3, *mine.v.shape).sum(0)
+            scores[mine.qk] = scores[mine.v] = by_head.mean(0)
+            scores[mine.heads] = by_head.mean(1)
     return scores

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
+from fedprune.evidence.losses import distillation, label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort
-from fedprune.pruning.learning import asked_rows, distillation, label_loss, proxy_batches, teacher_logits
+from fedprune.pruning.learning import asked_rows, proxy_batches, teacher_logits
 from fedprune.pruning.masks import Masks, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.weight_groups import gradient_copy

@@ -1,7 +1,6 @@
 """Variance-based pruning: units that hardly vary go, and their mean stays as a bias."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,22 +9,20 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import BudgetError
 from fedprune.core.registry import register
-from fedprune.data.images import IntArray
-from fedprune.devices.groups import Floors
-from fedprune.evidence.evidence import Evidence
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.devices.budget import Budget
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.scales import rank_by_kind
-from fedprune.pruning.tap import derive_by_scores
+from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.units import unpack
 
-FloatArray = NDArray[np.float64]
 STATISTICS = ("activation_mean", "activation_square")
 
 
 @register("method", "vbp")
 @dataclass(frozen=True)
-class VarianceBased(Method):
+class VarianceBased(Ranking):
     """Neurons whose activation varies least go; their mean is folded into the next bias.
 
     From the paper (Variance-Based Pruning, arXiv 2507.12988): the variance of a neuron's activation over images and
@@ -36,23 +33,37 @@ class VarianceBased(Method):
 
     Attributes:
         least_neurons: Share of each MLP that a cut of neurons alone must leave.
-        dimensions: Which dimensions shrink once neurons are not enough.
-        floors: What always stays then.
-        align: Widths become multiples of this number.
     """
 
     least_neurons: float = 0.25
-    dimensions: tuple[str, ...] = ("embed", "heads", "qk", "v", "neurons")
-    floors: Floors = field(default_factory=Floors)
-    align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.least_neurons <= 1:
             raise ValueError(f"least_neurons is {self.least_neurons}; it is a share above 0 and at most 1.")
 
-    def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
-        """Measure the union of all proxy sets in one pass."""
-        evidence.prepare(np.concatenate(list(proxies)), STATISTICS)
+    @property
+    def reads(self) -> Reads:
+        """Means and mean squares of activations."""
+        return Reads(STATISTICS)
+
+    def score(self, task: PruningTask) -> FloatArray:
+        """Return the variances of the units' activations."""
+        mean, square = (task.evidence.mean_row(statistic, task.proxy) for statistic in STATISTICS)
+        return np.maximum(square - mean**2, 0)
+
+    def search(self, task: PruningTask, scores: FloatArray, budget: Budget | None = None) -> Keep:
+        """Search among neurons alone; where they are not enough, among all dimensions, ranked within each kind.
+
+        Raises:
+            BudgetError: no legal model is small enough.
+        """
+        floors = replace(self.floors, neurons=self.least_neurons)
+        neurons = replace(self, dimensions=("neurons",), floors=floors)
+        try:
+            return Ranking.search(neurons, task, scores, budget)
+        except BudgetError:
+            return super().search(task, rank_by_kind(scores, task.base.shape), budget)
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Rank by variance, search the budget, cut, fold the means.
@@ -60,15 +71,8 @@ class VarianceBased(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
-        mean, square = (task.evidence.mean_row(statistic, task.proxy) for statistic in STATISTICS)
-        variance = np.maximum(square - mean**2, 0)
-        try:
-            floors = replace(self.floors, neurons=self.least_neurons)
-            edge = derive_by_scores(task, variance, ("neurons",), floors, self.align)
-        except BudgetError:
-            scores = rank_by_kind(variance, task.base.shape)
-            edge = derive_by_scores(task, scores, self.dimensions, self.floors, self.align)
-        fold_means(task, edge, mean)
+        edge, task = super().derive(task), self.in_coordinates(task)
+        fold_means(task, edge, task.evidence.mean_row("activation_mean", task.proxy))
         return edge
 
 

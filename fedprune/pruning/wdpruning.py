@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
+from fedprune.evidence.losses import label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort
-from fedprune.pruning.learning import asked_rows, label_loss, proxy_batches
+from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, excess, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
-from fedprune.pruning.scales import places_of
 from fedprune.pruning.weight_groups import gradient_copy
 from fedprune.vit.base import Base, freeze
 from fedprune.vit.branches import quick
 from fedprune.vit.surgery import EdgeModel, cut
+from fedprune.vit.units import unit_indices
 
 
 @register("method", "wdpruning")
@@ -76,7 +77,7 @@ class WDPruning(Method):
         elif early is not None:
             model.head = early
         scores = masks.row()
-        for index, block in enumerate(places_of(shape).blocks):
+        for index, block in enumerate(unit_indices(shape).blocks):
             scores[[block.attention, block.mlp]] = np.inf if index < depth else -np.inf
         dimensions = ("blocks", "heads", "qk", "v", "neurons")
         keep = keep_with_last_resort(task, scores, dimensions, self.floors, self.align)

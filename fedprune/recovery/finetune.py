@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
-from fedprune.pruning.learning import distillation, label_loss, proxy_batches, teacher_logits
+from fedprune.evidence.losses import distillation, label_loss
+from fedprune.pruning.learning import proxy_batches, teacher_logits
 from fedprune.pruning.method import PruningTask
 from fedprune.recovery.least_squares import LeastSquares
 from fedprune.recovery.recovery import Recovery

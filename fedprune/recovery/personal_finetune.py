@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
-from fedprune.pruning.learning import label_loss, shuffled_batches
+from fedprune.evidence.losses import label_loss
+from fedprune.pruning.learning import shuffled_batches
 from fedprune.recovery.personal import OwnImages, Personal
 from fedprune.recovery.training import Training
 

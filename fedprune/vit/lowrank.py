@@ -1,6 +1,6 @@
-"""Low-rank attention: turn a base so that its query-key and value dimensions are singular directions, best first.
+"""Low-rank attention: rotate a base so that its query-key and value dimensions are singular directions, best first.
 
-The turned base computes what the base does; only the axes inside each head differ. Keeping the first r dimensions
+The rotated base computes what the base does; only the axes inside each head differ. Keeping the first r dimensions
 of a head then is the best rank-r approximation of its bilinear forms (NuWa, arXiv 2504.03118, equations 5 and 9 to
 12), and all that selects, cuts, counts and stores works on it unchanged. It follows from the weights alone: once per
 base, shared by all devices.
@@ -30,10 +30,10 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LowRank:
-    """A base turned to its singular directions.
+    """A base rotated to its singular directions.
 
     Attributes:
-        base: Equal to the base that was turned, up to rounding; dimension j of a head is its j-th direction.
+        base: Equal to the base that was rotated, up to rounding; dimension j of a head is its j-th direction.
         qk: For each block, (heads, query-key width) singular values, falling.
         v: For each block, (heads, value width) singular values, falling.
     """
@@ -45,17 +45,17 @@ class LowRank:
 
 @lru_cache(maxsize=4)
 def low_rank(base: Base, fold_norm: bool = False) -> LowRank:
-    """Turn `base` to its singular directions; the last results are remembered. See `low_rank_within`."""
+    """Rotate `base` to its singular directions; the last results are remembered. See `low_rank_within`."""
     return low_rank_within(base, np.arange(base.shape.embed), fold_norm)
 
 
 def low_rank_within(base: Base, embed: IntArray, fold_norm: bool = False) -> LowRank:
-    """Turn `base` to the singular directions seen from the embedding dimensions `embed` alone.
+    """Rotate `base` to the singular directions seen from the embedding dimensions `embed` alone.
 
     Where these are fewer than a head's width, the result equals the base only after the others are cut away.
 
     Args:
-        base: The model to turn; it stays as it is.
+        base: The model to rotate; it stays as it is.
         embed: Kept embedding dimensions.
         fold_norm: Decompose as seen from the normalised stream, whose dimensions have the same variance, not from
             the norm's output: the norm's gain weighs the directions, and the constant that its bias makes in the
@@ -64,7 +64,7 @@ def low_rank_within(base: Base, embed: IntArray, fold_norm: bool = False) -> Low
     model: Any = copy.deepcopy(base.model)
     kept = torch.as_tensor(embed)
     spectra = [
-        _turn(block, shape, kept, fold_norm) if shape.heads else (np.empty((0, 0)), np.empty((0, 0)))
+        _rotate(block, shape, kept, fold_norm) if shape.heads else (np.empty((0, 0)), np.empty((0, 0)))
         for block, shape in zip(model.blocks, base.shape.blocks, strict=True)
     ]
     qk, v = zip(*spectra, strict=True)
@@ -73,8 +73,8 @@ def low_rank_within(base: Base, embed: IntArray, fold_norm: bool = False) -> Low
 
 
 @torch.no_grad()
-def _turn(block: Any, shape: BlockShape, embed: Tensor, fold_norm: bool) -> tuple[FloatArray, FloatArray]:
-    """Turn one block's attention in place and return its singular values (heads, qk) and (heads, v)."""
+def _rotate(block: Any, shape: BlockShape, embed: Tensor, fold_norm: bool) -> tuple[FloatArray, FloatArray]:
+    """Rotate one block's attention in place and return its singular values (heads, qk) and (heads, v)."""
     attention, heads = block.attn, shape.heads
     sizes = (heads * shape.qk, heads * shape.qk, heads * shape.v)
     weight, bias = attention.qkv.weight.double(), attention.qkv.bias.double()
@@ -91,18 +91,18 @@ def _turn(block: Any, shape: BlockShape, embed: Tensor, fold_norm: bool) -> tupl
     for_value, for_output, v = _factor(value[..., embed] * gain[embed], output[..., embed])
 
     constant = value_bias + value[..., embed] @ shift[embed]
-    turned_value = for_value @ value
-    turned_biases = (
+    rotated_value = for_value @ value
+    rotated_biases = (
         (for_query @ query_bias[..., None])[..., 0],
         torch.zeros_like(query_bias),
-        -turned_value[..., embed] @ shift[embed],
+        -rotated_value[..., embed] @ shift[embed],
     )
     _assign(attention.proj.bias, attention.proj.bias.double() + (constant[..., None] * output).sum((0, 1)))
     _assign(
         attention.qkv.weight,
-        torch.cat([part.flatten(0, 1) for part in (for_query @ query, for_key @ key, turned_value)]),
+        torch.cat([part.flatten(0, 1) for part in (for_query @ query, for_key @ key, rotated_value)]),
     )
-    _assign(attention.qkv.bias, torch.cat([part.flatten() for part in turned_biases]))
+    _assign(attention.qkv.bias, torch.cat([part.flatten() for part in rotated_biases]))
     _assign(attention.proj.weight, (for_output @ output).flatten(0, 1).T)
     return qk.numpy(), v.numpy()
 
@@ -112,7 +112,7 @@ def _assign(parameter: Tensor, values: Tensor) -> None:
 
 
 def _factor(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find how to turn each head's inner axis so that left^T right stands in its singular directions.
+    """Find how to rotate each head's inner axis so that left^T right stands in its singular directions.
 
     Two thin QRs leave a core of the head's width to decompose instead of a matrix of the embedding's.
 

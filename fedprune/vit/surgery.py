@@ -26,7 +26,7 @@ class EdgeModel:
         preprocess: What turns pixels into its input, the base's.
         classes: `classes[i]` is the base class of output row i.
         notes: What the method wants to tell about its work.
-        source: The base that it was cut from: the shared one, or one that computes the same with turned axes.
+        source: The base that it was cut from: the shared one, or one that computes the same with rotated axes.
     """
 
     model: nn.Module

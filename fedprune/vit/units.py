@@ -5,6 +5,7 @@ budget search reads scores and answers with a `Keep`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,12 @@ def unpack(rows: FloatArray, shape: Shape) -> Units:
         qk, v = take(block.heads, block.qk), take(block.heads, block.v)
         blocks.append(BlockUnits(attention, mlp, heads, qk, v, take(block.neurons)))
     return Units(rows[..., : shape.embed], tuple(blocks))
+
+
+def unit_indices(shape: Shape) -> Any:
+    """Return `Units` that hold, instead of values, each unit's index in a row."""
+    indices: Any = np.arange(row_length(shape))
+    return unpack(indices, shape)
 
 
 def pack(units: Units) -> FloatArray:

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from fedprune.devices.budgets import budget_without
+from fedprune.evidence.losses import distillation, label_loss
 from fedprune.pruning.learned_masks import LearnedMasks
-from fedprune.pruning.learning import distillation, label_loss, proxy_batches
+from fedprune.pruning.learning import proxy_batches
 from fedprune.pruning.masks import Masks, TopShare, excess, gated, target_share
 from fedprune.pruning.uvc import unit_norms
 from fedprune.pruning.vbp import VarianceBased

@@ -11,7 +11,7 @@ from fedprune.devices.budgets import budget_without
 from fedprune.pruning.layer_classifiers import depth_for
 from fedprune.pruning.nuwa_v1 import NuwaV1, share_before
 from fedprune.pruning.nuwa_v2 import NuwaV2, energy_width
-from fedprune.pruning.turned import turned_base
+from fedprune.pruning.rotation import rotated
 from fedprune.vit.counts import count_params
 from tests.recovery.tiny import KINDS, random_base, task_of
 
@@ -28,12 +28,12 @@ def test_what_stays_at_a_threshold_is_the_smallest_set_that_holds_it(scores: lis
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["svd", "joint_svd", "score"])
-def test_full_rank_is_exact(kind: str, how: str) -> None:
+@pytest.mark.parametrize("attention", ["low_rank", "as_is"])
+def test_full_rank_is_exact(kind: str, attention: str) -> None:
     base = random_base(kind)
-    turned = turned_base(base, how).within(np.arange(base.shape.embed))
+    same = rotated(base, attention)
     pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
-    torch.testing.assert_close(turned.model(pixels), base.model(pixels), rtol=0, atol=1e-12)
+    torch.testing.assert_close(same.model(pixels), base.model(pixels), rtol=0, atol=1e-12)
 
 
 def test_blocks_that_do_nothing_are_dropped_from_the_end() -> None:
@@ -65,7 +65,7 @@ def test_leaving_a_dimension_out_leaves_it_whole() -> None:
         assert set(widths) == {16 if name == "embed" else 32 if name == "neurons" else 8}
 
 
-@pytest.mark.parametrize("settings", [{"decay_rule": "multiplicative"}, {"rates": "fixed"}, {"gradients": "proxy"}])
+@pytest.mark.parametrize("settings", [{"attention": "score"}, {"rates": "fixed"}, {"gradients": "proxy"}])
 def test_every_reading_meets_the_budget(settings: dict[str, str]) -> None:
     base = random_base("plain")
     task = task_of(base, images=12, budget=budget_without(base.shape, 0.5, "params"))
@@ -90,7 +90,7 @@ def test_masks_and_refit_change_only_what_they_should() -> None:
     assert changed == {f"blocks.{index}.mlp.fc2.{part}" for index in range(3) for part in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("wrong", [{"attention": "pca"}, {"decay_rule": "linear"}, {"dimensions": ("width",)}])
+@pytest.mark.parametrize("wrong", [{"attention": "pca"}, {"gradients": "batch"}, {"dimensions": ("width",)}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NuwaV1(**wrong)  # type: ignore[arg-type]

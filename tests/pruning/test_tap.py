@@ -12,9 +12,8 @@ from fedprune.data.images import ArrayImages
 from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.global_ import Global
-from fedprune.pruning.importance import Importance, KindWeights, Terms, unit_costs
+from fedprune.pruning.importance import Importance, Terms, unit_costs
 from fedprune.pruning.method import PruningTask
-from fedprune.pruning.places import places
 from fedprune.pruning.random import Random
 from fedprune.pruning.reestimation import removal_steps, units_kept
 from fedprune.pruning.tap import Tap
@@ -22,7 +21,7 @@ from fedprune.tokens.wire import pack
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import BlockShape, Keep
-from fedprune.vit.units import row_length
+from fedprune.vit.units import row_length, unit_indices
 
 torch.set_num_threads(1)
 POOL = np.arange(60)
@@ -121,7 +120,7 @@ def test_random_follows_the_seed(base, images, tmp_path):
     assert not same(Random().derive(task), Random().derive(dataclasses.replace(task, seed=1)))
 
 
-def test_low_rank_attention_is_cut_in_turned_axes_and_loses_nothing_where_nothing_is_cut(base, images, tmp_path):
+def test_low_rank_attention_is_cut_in_rotated_axes_and_loses_nothing_where_nothing_is_cut(base, images, tmp_path):
     task = make_task(base, images, tmp_path, share=1.0)
     edge = Tap().derive(task)
     pixels = base.preprocess(images.read(np.arange(6)))
@@ -150,17 +149,16 @@ def test_terms_are_weighted_and_normalised(base):
         terms=Terms(taylor=0.25, taylor_square=0.75), normalise="max", centred=False, cost_power=0.0
     )
     scores = score(base, importance, taylor_abs=first, taylor_square=second)
-    neurons = places(base.shape).blocks[1].neurons
+    neurons = unit_indices(base.shape).blocks[1].neurons
     expected = 0.25 * first[neurons] / first[neurons].max() + 0.75 * second[neurons] / second[neurons].max()
     np.testing.assert_allclose(scores[neurons], expected)
 
 
 @pytest.mark.parametrize("normalise", ["none", "rank", "l2", "max", "z"])
-@pytest.mark.parametrize("scope", ["layer", "kind"])
-def test_normalisation_keeps_the_order_within_a_layer(base, normalise, scope):
+def test_normalisation_keeps_the_order_within_a_layer(base, normalise):
     row = np.random.default_rng(0).random(row_length(base.shape))
-    scores = score(base, Importance(normalise=normalise, scope=scope), centred_abs=row)
-    for block in places(base.shape).blocks:
+    scores = score(base, Importance(normalise=normalise), centred_abs=row)
+    for block in unit_indices(base.shape).blocks:
         assert np.array_equal(np.argsort(scores[block.neurons]), np.argsort(row[block.neurons]))
     assert (scores >= 0).all()
 
@@ -169,25 +167,25 @@ def test_layer_importance_multiplies_the_units_of_its_branch(base):
     skip = np.array([1.0, 2.0, 3.0, 4.0, 5.0, -6.0])
     plain = score(base, Importance())
     scaled = score(base, Importance(layer="skip", layer_power=2.0), skip=skip)
-    units = places(base.shape)
+    units = unit_indices(base.shape)
     factor = np.maximum(skip, 0.005) / np.maximum(skip, 0.005).mean()
     np.testing.assert_allclose((scaled / plain)[units.blocks[1].v], factor[2] ** 2)
     np.testing.assert_allclose((scaled / plain)[units.blocks[2].neurons], factor[5] ** 2)
     np.testing.assert_allclose((scaled / plain)[units.embed], 1)
 
 
-def test_kind_weights_and_costs_divide_as_told(base):
+def test_costs_divide_as_told(base):
     plain = score(base, Importance(cost_power=0.0))
-    weighed = score(base, Importance(kinds=KindWeights(qk=3.0), cost="macs", cost_power=1.0))
-    units = places(base.shape)
+    weighed = score(base, Importance(cost="macs", cost_power=1.0))
+    units = unit_indices(base.shape)
     costs = unit_costs(base.shape, "macs")
-    np.testing.assert_allclose(weighed[units.blocks[0].qk], 3 * plain[units.blocks[0].qk] / costs[units.blocks[0].qk])
+    np.testing.assert_allclose(weighed[units.blocks[0].qk], plain[units.blocks[0].qk] / costs[units.blocks[0].qk])
     np.testing.assert_allclose(weighed[units.embed], plain[units.embed] / costs[units.embed])
 
 
 @pytest.mark.parametrize(("cost", "count"), [("params", count_params), ("macs", count_macs)])
 def test_costs_are_what_a_removal_frees(base, cost, count):
-    shape, units = base.shape, places(base.shape)
+    shape, units = base.shape, unit_indices(base.shape)
     costs, block = unit_costs(base.shape, cost), units.blocks[1]
     for removed, unit in (
         (BlockShape(3, 8, 8, 95), block.neurons[0]),

@@ -5,8 +5,9 @@ import torch
 from fedprune.evidence.losses import image_losses
 from fedprune.evidence.weights import sum_by_unit, weight_taylor_rows
 from fedprune.pruning.nvit import PARITY, chunk_sums, structure_sums
-from fedprune.pruning.scales import kind_of, places_of, rank_by_kind, shares
+from fedprune.pruning.scales import kind_of, rank_by_kind, shares
 from fedprune.pruning.weight_groups import gradient_copy, weight_taylor
+from fedprune.vit.units import unit_indices
 from tests.recovery.tiny import KINDS, random_base, task_of
 
 
@@ -14,7 +15,7 @@ from tests.recovery.tiny import KINDS, random_base, task_of
 def test_each_unit_owns_the_weights_that_go_with_it(kind: str) -> None:
     base = random_base(kind)
     ones = {name: torch.ones_like(value) for name, value in base.model.named_parameters()}
-    row, places = sum_by_unit(ones, base.shape).numpy(), places_of(base.shape)
+    row, indices = sum_by_unit(ones, base.shape).numpy(), unit_indices(base.shape)
     assert (row[kind_of(base.shape, "neurons")] == 16 + 1 + 16).all()
     assert (row[kind_of(base.shape, "qk")] == 2 * (16 + 1)).all()
     assert (row[kind_of(base.shape, "v")] == 16 + 1 + 16).all()
@@ -22,7 +23,7 @@ def test_each_unit_owns_the_weights_that_go_with_it(kind: str) -> None:
     # every weight that is no bias of qkv, fc1 or the classifier has the embedding on one of its axes
     biases = sum(value.numel() for name, value in ones.items() if name.endswith(("qkv.bias", "fc1.bias", "head.bias")))
     biases += ones["head_dist.bias"].numel() if kind == "distilled" else 0
-    assert row[places.embed].sum() == sum(value.numel() for value in ones.values()) - biases
+    assert row[indices.embed].sum() == sum(value.numel() for value in ones.values()) - biases
 
 
 def test_taylor_of_one_image_is_the_sum_of_its_weights_own() -> None:
@@ -39,7 +40,7 @@ def test_taylor_of_one_image_is_the_sum_of_its_weights_own() -> None:
     fc1, fc2 = model.blocks[1].mlp.fc1, model.blocks[1].mlp.fc2
     neuron = (fc1.weight[5] * fc1.weight.grad[5]).abs().sum() + (fc1.bias[5] * fc1.bias.grad[5]).abs()
     neuron = neuron + (fc2.weight[:, 5] * fc2.weight.grad[:, 5]).abs().sum()
-    assert row[places_of(base.shape).blocks[1].neurons[5]] == pytest.approx(neuron.item(), rel=1e-12)
+    assert row[unit_indices(base.shape).blocks[1].neurons[5]] == pytest.approx(neuron.item(), rel=1e-12)
     stored = weight_taylor(task, image, per_image=True)
     np.testing.assert_allclose(stored, row, rtol=2**-10, atol=1e-6 * row.max())  # rows are kept as float16
 
@@ -59,12 +60,12 @@ def test_nvits_sums_over_weights_are_gate_gradients() -> None:
         logits = base.model(pixels)
         rows = reading.gate_rows(image_losses(logits, torch.from_numpy(task.images.labels[image]), "labels"))
     sums = structure_sums(rows.double().numpy(), base.shape)[0]
-    place, qkv = places_of(base.shape).blocks[2], model.blocks[2].attn.qkv
+    mine, qkv = unit_indices(base.shape).blocks[2], model.blocks[2].attn.qkv
     product = (qkv.weight * qkv.weight.grad).sum(1) + qkv.bias * qkv.bias.grad
     query, key, value = product.detach().numpy().reshape(3, 2, 8)
-    np.testing.assert_allclose(sums[place.qk], np.tile(query.sum(0), (2, 1)) / PARITY["qk"], atol=1e-12)
-    np.testing.assert_allclose(sums[place.v], np.tile(value.sum(0), (2, 1)) / PARITY["v"], atol=1e-12)
-    np.testing.assert_allclose(sums[place.heads], (query + key + value).sum(1) / PARITY["heads"], atol=1e-12)
+    np.testing.assert_allclose(sums[mine.qk], np.tile(query.sum(0), (2, 1)) / PARITY["qk"], atol=1e-12)
+    np.testing.assert_allclose(sums[mine.v], np.tile(value.sum(0), (2, 1)) / PARITY["v"], atol=1e-12)
+    np.testing.assert_allclose(sums[mine.heads], (query + key + value).sum(1) / PARITY["heads"], atol=1e-12)
 
 
 def test_chunks_add_up_from_the_smallest() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedprune.pruning.learning import label_loss
+from fedprune.evidence.losses import label_loss
 from fedprune.recovery.finetune import Finetune
 from fedprune.vit.base import predict
 from fedprune.vit.surgery import cut

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedprune.pruning.learning import label_loss
+from fedprune.evidence.losses import label_loss
 from fedprune.recovery.personal import OwnImages
 from fedprune.recovery.personal_finetune import PersonalFinetune
 from fedprune.recovery.personal_none import NoPersonal

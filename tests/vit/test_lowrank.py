@@ -16,8 +16,8 @@ from tests.vit.random_vits import VARIANTS, images, random_base
 def test_full_rank_equals_the_base(variant, fold_norm):
     base = random_base(**VARIANTS[variant])
     before = base.model(images())
-    turned = low_rank(base, fold_norm).base
-    torch.testing.assert_close(turned.model(images()), before, atol=1e-12, rtol=0)
+    rotated = low_rank(base, fold_norm).base
+    torch.testing.assert_close(rotated.model(images()), before, atol=1e-12, rtol=0)
     assert torch.equal(base.model(images()), before)
 
 
@@ -25,15 +25,15 @@ def test_full_rank_equals_the_real_vit_tiny(vit_tiny, photographs):
     """NuWa's decomposition loses nothing before a dimension is cut, on real weights and photographs (float64)."""
     base = replace(vit_tiny, model=copy.deepcopy(vit_tiny.model).double())
     pixels = base.preprocess(photographs.pixels[:4]).double()
-    turned = low_rank(base)
+    rotated = low_rank(base)
     exact = base.model(pixels)
-    assert (turned.base.model(pixels) - exact).abs().max() < 1e-9 * exact.abs().max()
+    assert (rotated.base.model(pixels) - exact).abs().max() < 1e-9 * exact.abs().max()
     # and it is no copy: half of each head's directions keep more of the answer than half of its own dimensions
     everything = Keep.everything(base.shape)
     half = tuple(replace(block, qk=block.qk[:, :32]) for block in everything.blocks)
     narrow = replace(everything, blocks=half)
     lost = {name: (cut(each, narrow).model(pixels) - exact).abs().mean() for name, each in
-            (("directions", turned.base), ("dimensions", base))}  # fmt: skip
+            (("directions", rotated.base), ("dimensions", base))}  # fmt: skip
     assert lost["directions"] < lost["dimensions"]
 
 
@@ -44,7 +44,7 @@ def test_dimensions_are_the_singular_directions_of_each_heads_bilinear_forms():
         query, key, value = before.attn.qkv.weight.reshape(3, 3, 8, 24)
         query_bias = before.attn.qkv.bias.reshape(3, 3, 8)[0]
         output = before.attn.proj.weight.reshape(24, 3, 8)
-        turned_query, turned_key, _ = after.attn.qkv.weight.reshape(3, 3, 8, 24)
+        rotated_query, rotated_key, _ = after.attn.qkv.weight.reshape(3, 3, 8, 24)
         for head in range(3):
             biased = torch.cat((query[head], query_bias[head, :, None]), 1)
             values = torch.linalg.svdvals(biased.T @ key[head])[:8].numpy()
@@ -53,7 +53,7 @@ def test_dimensions_are_the_singular_directions_of_each_heads_bilinear_forms():
             np.testing.assert_allclose(result.v[index][head], values, atol=1e-12)
             # the first dimensions give the best approximation of that rank: its error is the next singular values
             full = key[head].T @ query[head]
-            part = turned_key[head, :3].T @ turned_query[head, :3]
+            part = rotated_key[head, :3].T @ rotated_query[head, :3]
             assert torch.linalg.matrix_norm(full - part) <= np.linalg.norm(result.qk[index][head, 3:]) + 1e-12
 
 
@@ -65,13 +65,13 @@ def test_key_and_value_biases_are_gone():
     assert not value.any()
 
 
-def test_cutting_works_on_a_turned_base():
+def test_cutting_works_on_a_rotated_base():
     base = random_base()
-    turned = low_rank(base)
+    rotated = low_rank(base)
     keep = Keep.everything(base.shape)
     narrow = replace(keep, blocks=tuple(replace(block, qk=block.qk[:, :5], v=block.v[:, :5]) for block in keep.blocks))
     exact = base.model(images())
-    by_direction = (cut(turned.base, narrow).model(images()) - exact).abs().mean()
+    by_direction = (cut(rotated.base, narrow).model(images()) - exact).abs().mean()
     by_place = (cut(base, narrow).model(images()) - exact).abs().mean()
     assert 0 < by_direction < by_place
 
@@ -93,11 +93,11 @@ def test_folding_the_norm_keeps_its_constant_out_of_reach_of_a_cut():
 def test_directions_within_kept_embedding_dimensions(kept, fold_norm):
     base = random_base()  # three kept dimensions are fewer than a head's width of six
     keep = replace(Keep.everything(base.shape), embed=kept)
-    turned = low_rank_within(base, kept, fold_norm)
+    rotated = low_rank_within(base, kept, fold_norm)
     torch.testing.assert_close(
-        cut(turned.base, keep).model(images()), cut(base, keep).model(images()), atol=1e-12, rtol=0
+        cut(rotated.base, keep).model(images()), cut(base, keep).model(images()), atol=1e-12, rtol=0
     )
-    assert turned.base.fingerprint != low_rank(base).base.fingerprint
+    assert rotated.base.fingerprint != low_rank(base).base.fingerprint
 
 
 def test_work_is_done_once_for_a_base():

@@ -1,0 +1,116 @@
+"""A method that is a ranking: one score a unit, and the budget search does the rest.
+
+Adding one is a file: a registered dataclass with a `score`, and `reads` where it reads evidence that devices share.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.data.images import IntArray
+from fedprune.devices.budget import Budget
+from fedprune.devices.groups import Floors
+from fedprune.devices.search import keep_within
+from fedprune.evidence.evidence import Evidence
+from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.rotation import check_attention, rotated
+from fedprune.pruning.sample import pool_sample
+from fedprune.vit.shape import Keep
+from fedprune.vit.surgery import EdgeModel, cut
+from fedprune.vit.units import unpack
+
+FloatArray = NDArray[np.float64]
+WIDTHS = ("embed", "heads", "qk", "v", "neurons")
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The evidence that all devices share in one pass.
+
+    Attributes:
+        statistics: Names of `evidence.statistics.STATISTICS`; none means nothing is read, or nothing that is shared.
+        proxy: Whether they are read on the devices' proxy sets.
+        pool: On how many images of the pool's sample they are read; 0 for none.
+        loss: The loss behind them, see `evidence.losses`.
+    """
+
+    statistics: tuple[str, ...] = ()
+    proxy: bool = True
+    pool: int = 0
+    loss: str = "labels"
+
+
+@dataclass(frozen=True)
+class Ranking(Method):
+    """Score all units of the base, keep the best that fit the budget.
+
+    Attributes:
+        dimensions: Which dimensions shrink.
+        floors: What always stays.
+        align: Widths become multiples of this number.
+        attention: `low_rank`: score and cut the base with each head's query-key and value dimensions rotated to
+            singular directions (NuWa, equations 5 and 9 to 12; see `vit.lowrank`); `as_is`: the base's own dimensions.
+    """
+
+    dimensions: tuple[str, ...] = field(default=WIDTHS, kw_only=True)
+    floors: Floors = field(default_factory=Floors, kw_only=True)
+    align: int = field(default=1, kw_only=True)
+    attention: str = field(default="as_is", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_attention(self.attention)
+
+    @property
+    def reads(self) -> Reads:
+        """The shared evidence that `score` reads."""
+        return Reads()
+
+    @abstractmethod
+    def score(self, task: PruningTask) -> FloatArray:
+        """Return one number for every unit, as a row in the order of `vit.units`; higher is more important.
+
+        Args:
+            task: The device's task, its base and evidence in the coordinates that `attention` asks for.
+        """
+
+    def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
+        """Measure what `reads` declares in one pass."""
+        reads = self.reads
+        if not reads.statistics:
+            return
+        parts = [*(proxies if reads.proxy else ()), *([pool_sample(pool, reads.pool)] if reads.pool else ())]
+        evidence = evidence.on(rotated(evidence.base, self.attention)).under(reads.loss)
+        evidence.prepare(np.concatenate(parts), reads.statistics)
+
+    def derive(self, task: PruningTask) -> EdgeModel:
+        """Score, search the budget, cut.
+
+        Raises:
+            BudgetError: no legal model is small enough.
+        """
+        task = self.in_coordinates(task)
+        return cut(task.base, self.search(task, self.score(task)))
+
+    def in_coordinates(self, task: PruningTask) -> PruningTask:
+        """Return the same task over the base in the coordinates of `attention`, and over evidence measured on it."""
+        base = rotated(task.base, self.attention)
+        return replace(task, base=base, evidence=task.evidence.on(base))
+
+    def search(self, task: PruningTask, scores: FloatArray, budget: Budget | None = None) -> Keep:
+        """Return the largest selection along `scores` within `budget`, or within the task's own.
+
+        Raises:
+            BudgetError: no legal model is small enough.
+        """
+        return keep_within(
+            task.base.shape,
+            unpack(scores, task.base.shape),
+            budget or task.budget,
+            task.classes,
+            dimensions=self.dimensions,
+            floors=self.floors,
+            align=self.align,
+        )
