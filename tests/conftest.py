@@ -13,6 +13,18 @@ import fedprune.vit  # noqa: F401  (declares torchvision's missing operators bef
 
 REAL_DATA = Path(os.environ.get("FEDPRUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
+# A main job of seconds: real glyphs, the packaged base, three devices.
+SMALL = [
+    "data.train_per_class=12",
+    "data.test_per_class=4",
+    "partition.devices=3",
+    "features.dimensions=8",
+    "features.anchors=5",
+    "mixture.components=2",
+    "proxy_size=32",
+    "quiet=true",
+]
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -50,3 +62,9 @@ def vit_tiny(real_data: Path):
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache for all runs of the session, as the runs of a sweep share one."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small(tmp_path: Path, shared_cache: Path) -> list[str]:
+    """Settings of a run of seconds, in a runs folder of its own."""
+    return [*SMALL, f"runs={tmp_path / 'runs'}", f"cache={shared_cache}"]

@@ -10,7 +10,7 @@ import pytest
 
 from fedprune.cli.main import commands
 from fedprune.experiment.compose import compose, expand
-from tests.experiment.conftest import SMALL
+from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -29,9 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from fedprune.core.registry import from_dict
-    from fedprune.experiment.attack import attack_cases, attack_run
     from fedprune.experiment.record import find_run, read_record
     from fedprune.protocol.options import import_options
+    from fedprune.study.attack import attack_cases, attack_run
 
     torch.set_num_threads(1)
     import_options()

@@ -9,14 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedprune.cli.progress import console
-from fedprune.experiment.afterwards import is_afterwards, is_measured, measure
-from fedprune.experiment.campaign import launch, run_cells
-from fedprune.experiment.collect import Reading
-from fedprune.experiment.expected import expected_seconds
 from fedprune.experiment.record import is_finished, read_record
-from fedprune.experiment.status import STATES, CellStatus, seconds_left, status_of
-from fedprune.experiment.sweep import Cell, Sweep
-from fedprune.experiment.worker import Outcome
+from fedprune.study.afterwards import is_afterwards, is_measured, measure
+from fedprune.study.campaign import launch, run_cells
+from fedprune.study.collect import Reading
+from fedprune.study.expected import expected_seconds
+from fedprune.study.status import STATES, CellStatus, seconds_left, status_of
+from fedprune.study.sweep import Cell, Sweep
+from fedprune.study.worker import Outcome
 
 
 def show_status(sweep: Sweep, in_full: bool) -> list[CellStatus]:

@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing if asked to, draw; 1 where a point is missing."""
     from fedprune.cli.cells import measure_missing, run_missing, show_status
-    from fedprune.experiment.collect import collect, missing
-    from fedprune.experiment.study import cells_of, read_study
-    from fedprune.experiment.sweep import configure
     from fedprune.report.figure import draw, is_measured
     from fedprune.report.pictures import draw_picture
     from fedprune.report.results import folder_of, note_picture, note_runs, stem_of, write_csv
     from fedprune.report.scene import Scene
     from fedprune.report.style import save
+    from fedprune.study.collect import collect, missing
+    from fedprune.study.study import cells_of, read_study
+    from fedprune.study.sweep import configure
 
     study = read_study(arguments.name)
     folder, stem = folder_of(arguments.write, study, arguments.scale), stem_of(study)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the names, one a line with one sentence."""
     if arguments.kind in STUDIES:
-        from fedprune.experiment.names import study_names
+        from fedprune.study.names import study_names
 
         options = study_names(STUDIES[arguments.kind])
     else:

@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Render what is there; print a line each."""
-    from fedprune.experiment.study import read_study
     from fedprune.report.figure import draw
     from fedprune.report.results import committed, read_csv, render_again
     from fedprune.report.style import save
+    from fedprune.study.study import read_study
 
     for name, scale, path in committed(arguments.results, "table"):
         render_again(name, scale, path)

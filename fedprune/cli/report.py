@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page and print its path."""
     from fedprune.experiment.record import find_run, read_record
-    from fedprune.experiment.sweep import is_sweep, plan_of
     from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
+    from fedprune.study.sweep import is_sweep, plan_of
 
     if is_sweep(arguments.name):
         sweep = plan_of(arguments.name, arguments.overrides)

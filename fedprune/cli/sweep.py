@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan, show, run; 1 where a cell is not done at the end."""
     from fedprune.cli.cells import run_missing, show_status
-    from fedprune.experiment.sweep import plan_of
+    from fedprune.study.sweep import plan_of
 
     sweep = plan_of(arguments.sweep, arguments.overrides)
     show_status(sweep, in_full=arguments.status or arguments.dry_run)

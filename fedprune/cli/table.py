@@ -42,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing if asked to, collect, render; 1 where a cell is missing."""
     from fedprune.cli.cells import measure_missing, run_missing, show_status
-    from fedprune.experiment.collect import collect
-    from fedprune.experiment.names import study_names
-    from fedprune.experiment.study import cells_of, read_study
-    from fedprune.experiment.sweep import plan_of
     from fedprune.report.results import table_from_csv, write_table
     from fedprune.report.sweep_table import sweep_table
     from fedprune.report.table import build_table
+    from fedprune.study.collect import collect
+    from fedprune.study.names import study_names
+    from fedprune.study.study import cells_of, read_study
+    from fedprune.study.sweep import plan_of
 
     if arguments.name not in study_names() and not arguments.name.startswith("experiments/"):
         sweep = plan_of(arguments.name, arguments.overrides)

@@ -1,1 +1,1 @@
-"""One run, one sweep: configuration, identity, records, collection."""
+"""One run: configuration, identity, journal, record."""

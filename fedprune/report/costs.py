@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedprune.experiment.afterwards import FILES
 from fedprune.experiment.record import Record
 from fedprune.privacy.ledger import Ledger
 from fedprune.report.drawings import png_uri
 from fedprune.report.style import COLOURS, new_figure, tidy_axes
+from fedprune.study.afterwards import FILES
 
 DELTA = 1e-5  # of totals where no entry names one
 

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from fedprune.attacks.metrics import ceiling
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.collect import by_seed
-from fedprune.experiment.metrics import metric
-from fedprune.experiment.statistics import Estimate, estimate
-from fedprune.experiment.study import Line, Study
 from fedprune.report.style import COLOURS, GREY, MARKERS, new_figure, tidy_axes
+from fedprune.study.collect import by_seed
+from fedprune.study.metrics import metric
+from fedprune.study.statistics import Estimate, estimate
+from fedprune.study.study import Line, Study
 
 DASHES = ("--", ":", "-.", (0, (5, 1)))
 Drawn = tuple[Line, list[float], list[Estimate]]

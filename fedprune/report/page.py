@@ -16,9 +16,7 @@ from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_text
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import Record
-from fedprune.experiment.status import status_of
 from fedprune.experiment.summary import accuracies
-from fedprune.experiment.sweep import Sweep
 from fedprune.protocol.options import ROOMS, import_options
 from fedprune.report.accuracy_figure import accuracy_against_budget
 from fedprune.report.costs import attacks, clock, costs, released_fields, total_spent
@@ -34,6 +32,8 @@ from fedprune.report.pictures import show_rollout
 from fedprune.report.run_table import budget_text, percent, trouble
 from fedprune.report.scene import Scene
 from fedprune.report.sweep_table import sweep_table
+from fedprune.study.status import status_of
+from fedprune.study.sweep import Sweep
 from fedprune.vit.shape import Shape
 
 IMAGES = 16  # of each kind that a device shows

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.study import Study
 from fedprune.report.scene import Scene
 from fedprune.report.style import COLOURS, new_figure, tidy_axes
+from fedprune.study.study import Study
 from fedprune.vit.look import class_tokens, neuron_activations, rollout
 from fedprune.vit.units import unpack
 

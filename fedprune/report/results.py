@@ -12,12 +12,12 @@ import pandas as pd
 
 from fedprune.core.files import write_atomic, write_json, write_text
 from fedprune.experiment.config import RunConfig
-from fedprune.experiment.names import study_names
 from fedprune.experiment.record import is_finished, read_record, versions
-from fedprune.experiment.study import Study, read_study
-from fedprune.experiment.sweep import Sweep
 from fedprune.report.render import latex, markdown
 from fedprune.report.table import Table, build_table, summary_rows
+from fedprune.study.names import study_names
+from fedprune.study.study import Study, read_study
+from fedprune.study.sweep import Sweep
 
 
 def folder_of(results: Path, study: Study, scale: str) -> Path:

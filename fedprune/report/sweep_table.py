@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from fedprune.experiment.collect import Reading, collect
-from fedprune.experiment.metrics import metric
-from fedprune.experiment.study import Line, Scale, Study
-from fedprune.experiment.sweep import Sweep
 from fedprune.report.table import Table, build_table
+from fedprune.study.collect import Reading, collect
+from fedprune.study.metrics import metric
+from fedprune.study.study import Line, Scale, Study
+from fedprune.study.sweep import Sweep
 
 COLUMNS = {
     "base": "base_accuracy",

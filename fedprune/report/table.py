@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from fedprune.experiment.collect import by_seed
-from fedprune.experiment.metrics import Metric, metric
-from fedprune.experiment.statistics import Estimate, Seeded, estimate, paired_difference, tied
-from fedprune.experiment.study import Study, published_value
+from fedprune.study.collect import by_seed
+from fedprune.study.metrics import Metric, metric
+from fedprune.study.statistics import Estimate, Seeded, estimate, paired_difference, tied
+from fedprune.study.study import Study, published_value
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Table:
 
 
 def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
-    """Build a study's table from tidy rows (see `experiment.collect`); order and labels come from the study.
+    """Build a study's table from tidy rows (see `study.collect`); order and labels come from the study.
 
     Raises:
         ConfigError: the study does not run at that scale.

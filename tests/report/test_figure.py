@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.study import Line, Scale, Study
 from fedprune.report.figure import draw
+from fedprune.study.study import Line, Scale, Study
 
 ATTACK = "attack:membership:tpr_at_1pct_fpr"
 ACCURACY = {("mark", "1"): [80, 82], ("mark", "4"): [80, 82], ("ours", "1"): [50, 54], ("ours", "4"): [70, 70]}

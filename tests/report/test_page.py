@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fedprune.experiment.attack import attack_cases, attack_run
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import Record
 from fedprune.experiment.run import execute
-from fedprune.experiment.sweep import sweep_of
 from fedprune.protocol.observer import Observer
 from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
+from fedprune.study.attack import attack_cases, attack_run
+from fedprune.study.sweep import sweep_of
 
 SETTINGS = [
     "data.train_per_class=12",

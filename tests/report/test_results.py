@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedprune.experiment.study import read_study
 from fedprune.report.figure import draw
 from fedprune.report.results import committed, read_csv, render_again, write_csv
 from fedprune.report.style import save
+from fedprune.study.study import read_study
 
 RESULTS = Path(__file__).parents[2] / "results"
 

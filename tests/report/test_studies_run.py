@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 
 from fedprune.cli.cells import measure_missing
-from fedprune.experiment.collect import collect, missing
-from fedprune.experiment.names import study_names
 from fedprune.experiment.run import execute
-from fedprune.experiment.study import Study, cells_of, read_study
-from fedprune.experiment.sweep import configure
 from fedprune.protocol.observer import Observer
 from fedprune.report.figure import draw
 from fedprune.report.pictures import PICTURES, draw_picture
 from fedprune.report.render import latex, markdown
 from fedprune.report.scene import Scene
 from fedprune.report.table import build_table
+from fedprune.study.collect import collect, missing
+from fedprune.study.names import study_names
+from fedprune.study.study import Study, cells_of, read_study
+from fedprune.study.sweep import configure
 
 NAMES = sorted(study_names())
 MEASURED = [name for name in NAMES if read_study(name).drawing.get("kind") not in PICTURES]

@@ -6,9 +6,9 @@ import re
 import pandas as pd
 import pytest
 
-from fedprune.experiment.study import Line, Published, Scale, Study
 from fedprune.report.render import escape_latex, latex, markdown
 from fedprune.report.table import build_table, summary_rows
+from fedprune.study.study import Line, Published, Scale, Study
 
 LONG = "a method with a very long name & 100 % of {special}_characters"
 

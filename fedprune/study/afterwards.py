@@ -84,9 +84,9 @@ def is_measured(folder: Path, name: str) -> bool:
 
 def measure(record: Record, name: str) -> None:
     """Make the measurement that a metric reads."""
-    from fedprune.experiment.attack import attack_cases, attack_run
-    from fedprune.experiment.proxies import measure_proxies
-    from fedprune.experiment.speed import measure_speed
+    from fedprune.study.attack import attack_cases, attack_run
+    from fedprune.study.proxies import measure_proxies
+    from fedprune.study.speed import measure_speed
 
     if name.startswith("proxy:"):
         measure_proxies(record)

@@ -13,10 +13,10 @@ from typing import Any
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.registry import build
-from fedprune.experiment.collect import Reading
-from fedprune.experiment.metrics import metric
-from fedprune.experiment.names import read_yaml, study_folder, study_names
-from fedprune.experiment.sweep import Cell, Settings, Sweep, configure, without_duplicates
+from fedprune.study.collect import Reading
+from fedprune.study.metrics import metric
+from fedprune.study.names import read_yaml, study_folder, study_names
+from fedprune.study.sweep import Cell, Settings, Sweep, configure, without_duplicates
 
 KINDS = ("table", "figure")
 # The tiny version of any study: it shows that the study runs, its numbers mean nothing.

@@ -8,8 +8,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from fedprune.experiment.campaign import read_cell
-from fedprune.experiment.worker import Worker
+from fedprune.study.campaign import read_cell
+from fedprune.study.worker import Worker
 
 
 @dataclass

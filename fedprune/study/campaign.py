@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fedprune.core.errors import FedpruneError, require
 from fedprune.core.files import write_json
-from fedprune.experiment.sweep import Cell
-from fedprune.experiment.worker import Outcome, Worker
+from fedprune.study.sweep import Cell
+from fedprune.study.worker import Outcome, Worker
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launcher -> our extra
 PLUGINS = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher"}
@@ -70,7 +70,7 @@ def launch(cells: Sequence[Cell], launcher: str, folder: Path, settings: Sequenc
     plan = (folder / "plan.json").absolute()
     configs = {cell.config.identity(): _absolute(cell).config.to_dict() for cell in cells}
     write_json(plan, configs)
-    command = [sys.executable, "-m", "fedprune.experiment.hydra_job", "-m", f"hydra/launcher={launcher}"]
+    command = [sys.executable, "-m", "fedprune.study.hydra_job", "-m", f"hydra/launcher={launcher}"]
     command += [f"plan='{plan}'", f"cell={','.join(configs)}", f"hydra.sweep.dir='{folder.absolute() / launcher}'"]
     return subprocess.run([*command, *settings], check=False).returncode
 

@@ -4,13 +4,13 @@ import textwrap
 
 import pytest
 
-from fedprune.experiment.campaign import LAUNCHERS, PLUGINS, launch, run_cells
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import read_record
 from fedprune.experiment.run import execute
-from fedprune.experiment.status import status_of
-from fedprune.experiment.sweep import sweep_of
 from fedprune.protocol.observer import Observer
+from fedprune.study.campaign import LAUNCHERS, PLUGINS, launch, run_cells
+from fedprune.study.status import status_of
+from fedprune.study.sweep import sweep_of
 
 KILLER = """
 import os, signal

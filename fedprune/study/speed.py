@@ -11,9 +11,9 @@ import torch
 
 from fedprune.core.files import write_json
 from fedprune.devices.timing import interleaved
-from fedprune.experiment.afterwards import FILES
 from fedprune.experiment.record import Record
 from fedprune.experiment.reopen import reopen
+from fedprune.study.afterwards import FILES
 
 ROUNDS = 21
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.experiment.statistics import estimate, paired_difference, tied
+from fedprune.study.statistics import estimate, paired_difference, tied
 
 
 def test_mean_deviation_and_t_interval_of_three_seeds():

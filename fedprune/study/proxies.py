@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from fedprune.core.files import write_json
-from fedprune.experiment.afterwards import FILES
 from fedprune.experiment.record import Record
 from fedprune.experiment.reopen import reopen
 from fedprune.protocol.server import Server
 from fedprune.proxy.quality import proxy_quality, rank_agreement
+from fedprune.study.afterwards import FILES
 
 IMPORTANCE = "centred_abs"  # the statistic whose means over proxy set and private images are compared
 

@@ -7,14 +7,14 @@ import pytest
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_json
-from fedprune.experiment.afterwards import PROXY, is_measured, measure, read_afterwards
-from fedprune.experiment.collect import Reading, collect, missing
 from fedprune.experiment.compose import compose
-from fedprune.experiment.metrics import metric
-from fedprune.experiment.proxies import measure_proxies
 from fedprune.experiment.run import execute
-from fedprune.experiment.sweep import Cell
 from fedprune.protocol.observer import Observer
+from fedprune.study.afterwards import PROXY, is_measured, measure, read_afterwards
+from fedprune.study.collect import Reading, collect, missing
+from fedprune.study.metrics import metric
+from fedprune.study.proxies import measure_proxies
+from fedprune.study.sweep import Cell
 
 AUC, GAIN, RANKS = "attack:membership:auc", "speed:gain", "proxy:spearman"
 

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.names import study_folder, study_names
-from fedprune.experiment.study import Study, cells_of, read_study
 from fedprune.report.figure import DRAWINGS
 from fedprune.report.pictures import PICTURES
+from fedprune.study.names import study_folder, study_names
+from fedprune.study.study import Study, cells_of, read_study
 
 NAMES = sorted(study_names())
 

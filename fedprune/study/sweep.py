@@ -21,7 +21,7 @@ from typing import Any
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.compose import compose, config_folder, expand
 from fedprune.experiment.config import RunConfig
-from fedprune.experiment.names import read_yaml
+from fedprune.study.names import read_yaml
 
 Settings = Mapping[str, Any]
 

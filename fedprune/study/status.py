@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from filelock import FileLock, Timeout
 
 from fedprune.experiment.record import is_finished
-from fedprune.experiment.sweep import Cell
+from fedprune.study.sweep import Cell
 
 STATES = ("done", "running", "begun", "failed", "missing")
 

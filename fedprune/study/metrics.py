@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.afterwards import describe_afterwards, is_afterwards, read_afterwards
 from fedprune.experiment.record import Record
 from fedprune.experiment.summary import PERSONAL, ROWS, accuracies
+from fedprune.study.afterwards import describe_afterwards, is_afterwards, read_afterwards
 
 WORST_SHARE = 0.1
 

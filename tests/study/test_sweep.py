@@ -8,8 +8,8 @@ from filelock import FileLock
 from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_json, write_text
 from fedprune.experiment.compose import compose, config_folder
-from fedprune.experiment.status import seconds_left, status_of
-from fedprune.experiment.sweep import configure, is_sweep, plan, read_sweep, sweep_of
+from fedprune.study.status import seconds_left, status_of
+from fedprune.study.sweep import configure, is_sweep, plan, read_sweep, sweep_of
 
 
 def write(path: Path, text: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.metrics import Metric, device_values
 from fedprune.experiment.record import Record, is_finished, read_record
-from fedprune.experiment.statistics import Seeded
-from fedprune.experiment.sweep import Cell
+from fedprune.study.metrics import Metric, device_values
+from fedprune.study.statistics import Seeded
+from fedprune.study.sweep import Cell
 
 COLUMNS = ("row", "column", "metric", "seed", "draw", "value", "measured", "devices", "run", "digest")
 

@@ -1,6 +1,6 @@
 """A child process that runs cells one after the other, so that whatever kills it costs one cell only.
 
-`python -m fedprune.experiment.worker` reads one configuration a line as JSON and answers with one outcome a line.
+`python -m fedprune.study.worker` reads one configuration a line as JSON and answers with one outcome a line.
 Cells that one worker runs share the data, the base and the caches that it has loaded.
 """
 
@@ -19,8 +19,8 @@ from fedprune.experiment.compose import register_options
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import note_failure, note_reason
 from fedprune.experiment.run import execute
-from fedprune.experiment.sweep import Cell
 from fedprune.protocol.observer import Observer
+from fedprune.study.sweep import Cell
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Worker:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as log:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-m", "fedprune.experiment.worker"],
+                    [sys.executable, "-m", "fedprune.study.worker"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

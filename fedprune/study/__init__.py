@@ -1,0 +1,1 @@
+"""Many runs: sweeps, tables and figures as files, measurements of finished runs, statistics."""
