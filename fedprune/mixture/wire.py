@@ -55,4 +55,4 @@ def decode(name: str, data: bytes, max_values: int) -> NDArray[np.float64] | NDA
     if len(data) != 10 + length + values * dtype.itemsize:
         raise ReportRejected(f"{name}: the data does not fill shape {shape}.")
     array = np.frombuffer(data, dtype=dtype, count=values, offset=10 + length).reshape(shape)
-    return aligned(array.astype(np.int64 if dtype.kind == "i" else np.float64))
+    return aligned(array.astype(np.int64)) if dtype.kind == "i" else aligned(array.astype(np.float64))
