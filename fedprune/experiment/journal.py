@@ -10,7 +10,7 @@ from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_atomic, write_json, write_text
 from fedprune.core.registry import build
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.protocol.device import Upload
+from fedprune.protocol.answers import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.storage import save_edge_model

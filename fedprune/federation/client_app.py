@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from torch import nn
 
+from fedprune.core.text import describe
 from fedprune.federation import messages
 from fedprune.federation.logs import join_log
 from fedprune.protocol.device import evaluate, make_report, personalise
@@ -32,7 +33,7 @@ def answer_errors(message: Message, context: Context, call_next: ClientAppCallab
         reply = call_next(message, context)
     except (Exception, SystemExit) as error:
         logger.exception("device %s: %s failed", device, message.metadata.message_type)
-        return Message(Error(RAISED, messages.describe(error)), reply_to=message)
+        return Message(Error(RAISED, describe(error)), reply_to=message)
     if not isinstance(reply, Message):  # Flower's simulation would wait for one until its time is up
         reason = f"it answered with a {type(reply).__name__} and not with a message"
         return Message(Error(RAISED, reason), reply_to=message)

@@ -9,9 +9,9 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedprune.core.registry import register
+from fedprune.core.text import describe
 from fedprune.federation.engine import CLIENT_APP, Engine, load_client_app
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, copied, failure
-from fedprune.federation.messages import describe
 from fedprune.federation.strategy import EdgeModels
 from fedprune.federation.workers import WorkerGrid
 

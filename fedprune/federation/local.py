@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedprune.core.text import describe
 from fedprune.federation import messages as wire
 
 UNKNOWN, RAISED = 0, 2  # Flower's codes for an error of unknown cause and for a ClientApp that raised
@@ -93,7 +94,7 @@ def checked_reply(message: Message, reply: object) -> Message:
 
 def failure(message: Message, reason: str, code: int = UNKNOWN) -> Message:
     """Return the error reply to `message` that says why there is no other."""
-    return Message(Error(code, wire.describe(reason)), reply_to=message)
+    return Message(Error(code, describe(reason)), reply_to=message)
 
 
 def copied(content: RecordDict) -> RecordDict:

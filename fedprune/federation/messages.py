@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ReportRejected
 from fedprune.core.memory import aligned
+from fedprune.core.text import describe
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.space import space_arrays, space_from_arrays
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.protocol.device import Evaluation, PersonalEvaluation, Upload
+from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.vit.shape import Shape
 
 JOIN = "query.join"
@@ -39,7 +40,6 @@ TRAINED_EDGE_MODEL = "train.edge_model"
 MAX_REPORT_BYTES = 16 * 2**20
 MAX_FIELDS = 32
 MAX_LEDGER = 64 * 2**10
-MAX_REASON = 300
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -219,14 +219,6 @@ def read_personal(content: RecordDict, device: int, images: int, reference: bool
 def reason_of(error: Error) -> str:
     """Return why a device failed, as one short printable line: it may have been written by the device."""
     return describe(error.reason or f"Flower's error code {error.code}")
-
-
-def describe(value: object) -> str:
-    """Return anything as one short printable line."""
-    text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
-    line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * MAX_REASON])
-    line = " ".join(line.split())
-    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
 
 
 def _check_claim(content: RecordDict, device: int) -> None:

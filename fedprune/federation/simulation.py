@@ -15,9 +15,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedprune.core.errors import FedpruneError, require
 from fedprune.core.registry import register
+from fedprune.core.text import describe
 from fedprune.federation.engine import CLIENT_APP, Engine
 from fedprune.federation.logs import DEVICE_LOG, log_path
-from fedprune.federation.messages import describe
 from fedprune.federation.strategy import EdgeModels
 from fedprune.federation.time_limit import TimeLimitedApp
 from fedprune.federation.window import WindowGrid

@@ -17,11 +17,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedprune.core.errors import BudgetError, FedpruneError, ReportRejected
+from fedprune.core.text import describe
 from fedprune.data.images import IntArray
 from fedprune.devices.clock import Timeline
 from fedprune.federation import messages
 from fedprune.federation.roster import Roster
-from fedprune.protocol.device import Evaluation
+from fedprune.protocol.answers import Evaluation
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
@@ -202,7 +203,7 @@ class EdgeModels(Strategy):
                 proxies[device] = self.server.choose_proxy(device)
             except Exception as error:  # an odd report must not end the others' run
                 logger.exception("device %d: no proxy set", device)
-                self._fail(device, "failed", f"no proxy set: {messages.describe(error)}")
+                self._fail(device, "failed", f"no proxy set: {describe(error)}")
         for device, proxy in proxies.items():
             self.rows[device].extra.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
         needed = [proxy.indices for proxy in proxies.values()]
@@ -230,7 +231,7 @@ class EdgeModels(Strategy):
                 self._fail(device, "failed", str(error))
             except Exception as error:
                 logger.exception("device %d: no %s model", device, role)
-                self._fail(device, "failed", f"no {role} model: {messages.describe(error)}")
+                self._fail(device, "failed", f"no {role} model: {describe(error)}")
             else:
                 yield message
 

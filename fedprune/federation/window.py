@@ -10,8 +10,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedprune.core.errors import FedpruneError
+from fedprune.core.text import describe
 from fedprune.federation.local import RAISED, checked_reply, failure
-from fedprune.federation.messages import describe
 
 POLL = 0.05  # seconds between looks for replies
 LOST = "its process ended, or Flower could not start it"

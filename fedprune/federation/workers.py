@@ -19,9 +19,9 @@ from flwr.proto.message_pb2 import Context as ContextProto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedprune.core.text import describe
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, failure
 from fedprune.federation.logs import join_log, log_path
-from fedprune.federation.messages import describe
 
 MAX_ANSWER = 64 * 2**20  # bytes; a worker that sends more is ended
 

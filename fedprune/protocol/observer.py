@@ -1,6 +1,6 @@
 """What a run tells while it goes on: a progress bar listens, and so does the journal on disk."""
 
-from fedprune.protocol.device import Upload
+from fedprune.protocol.answers import Upload
 from fedprune.protocol.row import DeviceRow
 from fedprune.vit.surgery import EdgeModel
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedprune.core.errors import ReportRejected
+from fedprune.core.text import MAX_REASON, describe
 from fedprune.federation import client_app, messages
 from fedprune.federation.inline import InlineGrid
 from fedprune.federation.local import copied
@@ -62,8 +63,8 @@ def test_reading_any_records_gives_a_value_or_a_rejection(content):
 @given(st.one_of(st.text(), st.binary().map(str), st.text().map(ValueError)))
 @settings(max_examples=200, deadline=None)
 def test_a_reason_is_one_short_printable_line(value):
-    line = messages.describe(value)
-    assert len(line) <= messages.MAX_REASON
+    line = describe(value)
+    assert len(line) <= MAX_REASON
     assert line.isprintable()
 
 

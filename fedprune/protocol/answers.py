@@ -1,0 +1,58 @@
+"""What a device answers with: a report, and the counts of an evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedprune.privacy.ledger import LedgerEntry
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A packed report and the ledger entries for what it releases."""
+
+    arrays: Mapping[str, bytes]
+    ledger: tuple[LedgerEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the report."""
+        return sum(len(data) for data in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts over a device's private test images, so that any average can be computed again.
+
+    Attributes:
+        images: Test images.
+        base: Correct answers of the base as it is, over all classes.
+        subclassifier: Correct answers of the base when only the device's classes are asked.
+        edge: Correct answers of the edge model when only the device's classes are asked.
+    """
+
+    images: int
+    base: int
+    subclassifier: int
+    edge: int
+
+
+@dataclass(frozen=True)
+class PersonalEvaluation:
+    """What a device tells after it has trained its edge model on its own images; the weights stay with it.
+
+    Attributes:
+        before: The evaluation of what the server sent.
+        personal: Test images that the trained edge model gets right, the device's classes asked.
+        reference: The same for the base, trained the same way; None where that is not asked for.
+        seconds: Time that the edge model's training took.
+    """
+
+    before: Evaluation
+    personal: int
+    reference: int | None
+    seconds: float
+
+    def columns(self, images: int) -> dict[str, float]:
+        """Return what the record says about the training, which saw `images` images."""
+        told = {"personal_correct": self.personal, "personal_images": images, "personal_seconds": self.seconds}
+        return told if self.reference is None else told | {"reference_correct": self.reference}
