@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedprune.vit.storage import EdgeFile
+    from fedprune.protocol.storage import StoredModel
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "executorch": ".pte"}
 CHECKED_IMAGES = 8
@@ -26,19 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the model and its card, checked against torch where it is another format."""
     from fedprune.core.files import write_atomic, write_json, write_text
-    from fedprune.protocol.storage import module_of
+    from fedprune.protocol.storage import StoredModel
     from fedprune.vit.card import card_of, markdown_of
     from fedprune.vit.export import check_onnx, export_executorch, export_onnx
-    from fedprune.vit.storage import read_edge_file
 
     path, folder = _locate(arguments)
-    file = read_edge_file(path)
+    file = StoredModel.read(path)
     target = arguments.output / (path.stem + SUFFIXES[arguments.format])
     more = {} if folder is None else _provenance(folder, arguments.device)
     if arguments.format == "safetensors":
         write_atomic(target, lambda temporary: _copy(path, temporary))
     else:
-        model = module_of(file)
+        model = file.build().model
         if arguments.format == "onnx":
             export_onnx(model, file.shape, target)
             pixels, what = _pixels(file, folder)
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"Largest difference from torch over {len(pixels)} {what}: {error:.1e}")
         else:
             export_executorch(model, file.shape, target)
-    card = card_of(file, **more)
+    card = card_of(file.shape, file.card, **more)
     write_json(target.with_suffix(".json"), card)
     write_text(target.with_suffix(".md"), markdown_of(card, path.stem))
     print(f"Wrote {target}, {target.with_suffix('.json').name} and {target.with_suffix('.md').name}")
@@ -91,7 +90,7 @@ def _provenance(folder: Path, device: int) -> dict[str, Any]:
     }
 
 
-def _pixels(file: "EdgeFile", folder: Path | None) -> "tuple[Tensor, str]":
+def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
     """Return images to check with: of the run's public pool, or noise where there is no run."""
     import torch
 

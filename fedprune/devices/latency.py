@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from fedprune.vit.counts import Widths, macs
+from fedprune.vit.counts import Widths, Work, work
 from fedprune.vit.shape import Shape
 
 FloatArray = NDArray[np.float64]
@@ -38,24 +38,22 @@ class LatencyModel:
 
     def seconds(self, shape: Shape, widths: Widths | None = None) -> FloatArray:
         """Predict (...) seconds of one image for `shape`, or for the many shapes of `widths`."""
-        terms = features(shape, Widths.of(shape) if widths is None else widths)
-        return np.asarray(terms @ np.array(astuple(self)))
+        return self.predict(work(shape, Widths.of(shape) if widths is None else widths))
+
+    def predict(self, work: Work) -> FloatArray:
+        """Predict the seconds of one image for that much work."""
+        return np.asarray(features(work) @ np.array(astuple(self)))
 
 
-def features(shape: Shape, widths: Widths) -> FloatArray:
+def features(work: Work) -> FloatArray:
     """Return (..., 5) quantities that `LatencyModel`'s coefficients multiply."""
-    attention, mlp = (widths.heads > 0) & (widths.qk + widths.v > 0), widths.neurons > 0
-    branches = (attention.astype(np.int64) + mlp).sum(-1)
-    scores = shape.tokens**2 * widths.heads.sum(-1)
-    activations = shape.tokens * widths.neurons.sum(-1)
-    ones = np.ones_like(branches)
-    columns = (ones, branches, macs(shape, widths), scores, activations)
+    columns = (np.ones_like(work.branches), *astuple(work))
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
 
 
 def fit_latency(shapes: Sequence[Shape], seconds: FloatArray) -> LatencyModel:
     """Fit the coefficients to measured `seconds` by non-negative least squares on the relative error."""
-    terms = np.stack([features(shape, Widths.of(shape)) for shape in shapes])
+    terms = np.stack([features(work(shape, Widths.of(shape))) for shape in shapes])
     scaled = terms / seconds[:, None]
     units = scaled.max(axis=0).clip(min=np.finfo(float).tiny)  # bring the columns to one order of magnitude
     coefficients, _ = nnls(scaled / units, np.ones(len(shapes)))

@@ -16,6 +16,7 @@ from fedprune.mixture.fit import MixtureFit
 from fedprune.privacy.mechanism import Mechanism
 from fedprune.protocol.server import ServerOptions
 from fedprune.protocol.setup import Features, Setup
+from fedprune.protocol.split import Splitting
 from fedprune.proxy.selector import Selector
 from fedprune.pruning.method import Method
 from fedprune.recovery.personal import Personal
@@ -23,7 +24,6 @@ from fedprune.recovery.personal_none import NoPersonal
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.none import NoReduction
 from fedprune.tokens.reducer import Reducer
-from fedprune.tokens.split import Splitting
 from fedprune.vit.base import PRECISIONS, BaseSource
 
 SCHEMA_VERSION = 1

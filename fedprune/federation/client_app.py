@@ -10,7 +10,6 @@ from functools import lru_cache
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
-from torch import nn
 
 from fedprune.core.text import describe
 from fedprune.federation import messages
@@ -18,7 +17,7 @@ from fedprune.federation.logs import join_log
 from fedprune.protocol.device import evaluate, make_report, personalise
 from fedprune.protocol.options import import_options
 from fedprune.protocol.setup import Setup, World, open_world
-from fedprune.tokens.wire import unpack
+from fedprune.protocol.storage import Loaded, StoredModel
 from fedprune.vit.shape import Shape
 
 RAISED = 2  # Flower's code for a ClientApp that raised
@@ -64,7 +63,8 @@ def report(message: Message, context: Context) -> Message:
 def edge_model(message: Message, context: Context) -> Message:
     """Answer with the counts of the edge model, and of the base, on this device's private test images."""
     device, world = _device(context), _world(message)
-    evaluation = evaluate(world, device, *_edge_model(message))
+    (model, _), rows = _edge_model(message)
+    evaluation = evaluate(world, device, model, rows)
     role = str(messages.record(message.content, "config", ConfigRecord)["role"])
     return Message(messages.evaluation_reply(device, role, evaluation), reply_to=message)
 
@@ -76,12 +76,12 @@ def trained_edge_model(message: Message, context: Context) -> Message:
     return Message(messages.personal_reply(device, personalise(world, device, *_edge_model(message))), reply_to=message)
 
 
-def _edge_model(message: Message) -> tuple[nn.Module, tuple[int, ...]]:
+def _edge_model(message: Message) -> tuple[Loaded, tuple[int, ...]]:
     """Return the edge model in a message, and the base class of each of its outputs."""
     config = messages.record(message.content, "config", ConfigRecord)
     arrays = {name: array.numpy() for name, array in messages.record(message.content, "model", ArrayRecord).items()}
-    model = unpack(Shape.from_json(str(config["shape"])), arrays, str(config["tokens"]))
-    return model, tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
+    stored = StoredModel.received(Shape.from_json(str(config["shape"])), arrays, str(config["tokens"]))
+    return stored.build(), tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
 
 
 def _world(message: Message) -> World:

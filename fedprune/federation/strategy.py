@@ -27,9 +27,8 @@ from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
 from fedprune.protocol.setup import describe_budget
+from fedprune.protocol.storage import StoredModel
 from fedprune.proxy.selector import ProxySet
-from fedprune.tokens.counts import count_edge
-from fedprune.tokens.wire import pack
 from fedprune.vit.counts import count_macs, count_params
 
 EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
@@ -238,16 +237,18 @@ class EdgeModels(Strategy):
     def _edge_model_message(self, device: int, proxy: IntArray, role: str) -> Message:
         start = time.perf_counter()
         edge = self.server.derive(device, proxy)
-        arrays, tokens = pack(edge)
+        stored = StoredModel.of(edge)
         if role == "edge":
             row = self.rows[device]
             row.derive_seconds = time.perf_counter() - start
-            row.params, row.macs = count_edge(edge)
-            row.download_bytes = sum(values.nbytes for values in arrays.values())
+            row.params, row.macs = edge.params, edge.macs
+            row.download_bytes = sum(values.nbytes for values in stored.tensors.values())
             row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
             self.observer.edge_model(device, edge)
             self._pass_time(row)
-        content = messages.edge_model_message(self._setup, edge.shape, edge.classes, arrays, tokens, role)
+        content = messages.edge_model_message(
+            self._setup, stored.shape, edge.classes, stored.arrays, stored.tokens, role
+        )
         kind = messages.TRAINED_EDGE_MODEL if self._trains(role) else messages.EDGE_MODEL
         return Message(content, dst_node_id=self.roster.nodes[device], message_type=kind, group_id=role)
 

@@ -14,8 +14,8 @@ from fedprune.privacy.ledger import Ledger, unprotected_entries
 from fedprune.privacy.mechanism import Records
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.protocol.setup import World
+from fedprune.protocol.storage import Loaded
 from fedprune.recovery.personal import OwnImages
-from fedprune.tokens.reduced import ReducedModel
 from fedprune.vit.base import predict
 
 
@@ -69,29 +69,29 @@ def evaluate(world: World, device: int, model: nn.Module, rows: tuple[int, ...])
     )
 
 
-def personalise(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> PersonalEvaluation:
+def personalise(world: World, device: int, edge: Loaded, rows: tuple[int, ...]) -> PersonalEvaluation:
     """Train the edge model on a device's private training images, and evaluate it before and after.
 
     Args:
         world: The device's world; its setup says how to train.
         device: Which device.
-        model: The edge model; the trained one is a copy.
+        edge: The edge model; the trained one is a copy.
         rows: Base class of each of the edge model's outputs.
     """
-    before = evaluate(world, device, model, rows)
+    before = evaluate(world, device, edge.model, rows)
     began = time.perf_counter()
-    trained = _trained(world, device, model, rows)
+    trained = _trained(world, device, edge, rows)
     seconds = time.perf_counter() - began
     reference = None
     if world.setup.personal.trains_base:
         base, every_class = world.base.model, tuple(range(world.base.shape.classes))
-        reference = _correct(world, device, _trained(world, device, base, every_class), every_class)
+        reference = _correct(world, device, _trained(world, device, Loaded(base, base), every_class), every_class)
     return PersonalEvaluation(before, _correct(world, device, trained, rows), reference, seconds)
 
 
-def _trained(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> nn.Module:
-    """Return a copy of `model` trained on the device's own images; a token reducer inside it stays as it is."""
-    model, shard = copy.deepcopy(model), world.shard(device)
+def _trained(world: World, device: int, edge: Loaded, rows: tuple[int, ...]) -> nn.Module:
+    """Return a copy of `edge` trained on the device's own images; a token reducer inside it stays as it is."""
+    edge, shard = copy.deepcopy(edge), world.shard(device)
     own = OwnImages(
         images=world.dataset.train,
         indices=shard.train,
@@ -99,8 +99,8 @@ def _trained(world: World, device: int, model: nn.Module, rows: tuple[int, ...])
         classes=shard.classes,
         seed=stream_seed(world.setup.seed, "personal", device),
     )
-    world.setup.personal.train(model, model.model if isinstance(model, ReducedModel) else model, rows, own)
-    return model
+    world.setup.personal.train(edge.model, edge.backbone, rows, own)
+    return edge.model
 
 
 def _correct(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> int:

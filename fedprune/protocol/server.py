@@ -15,12 +15,12 @@ from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Expected, Report, check_report
 from fedprune.mixture.space import fit_space
 from fedprune.protocol.setup import World
+from fedprune.protocol.split import Splitting, split_budget
 from fedprune.proxy.selector import PrivateView, ProxySet, SelectionTask, Selector
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.none import NoReduction
 from fedprune.tokens.reducer import Reducer
-from fedprune.tokens.split import Splitting, split_budget
 from fedprune.tokens.training import Public, trained_parameters
 from fedprune.vit.surgery import EdgeModel
 

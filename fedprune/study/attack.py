@@ -19,8 +19,8 @@ from fedprune.experiment.reopen import reopen
 from fedprune.mixture.features import extract
 from fedprune.mixture.mixture import FloatArray
 from fedprune.protocol.setup import World
+from fedprune.protocol.storage import StoredModel
 from fedprune.vit.shape import Shape
-from fedprune.vit.storage import read_edge_file
 
 ABOUT_RECORDS = ("membership", "lira", "nearest", "audit")  # epsilon says nothing about labels or devices
 
@@ -113,7 +113,7 @@ def _test_features(world: World, indices: np.ndarray) -> np.ndarray:
 def _widths(path: Path) -> FloatArray | None:
     """Return the widths of a stored edge model, or None where the run stored none."""
     try:
-        return widths_of(read_edge_file(path).shape)
+        return widths_of(StoredModel.read(path).shape)
     except ModelError:
         return None
 

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import Count, Stage, Trace
-from fedprune.vit.counts import count_macs, count_params
+from fedprune.vit.counts import Work, count_macs
 from fedprune.vit.shape import BlockShape, Shape
-from fedprune.vit.surgery import EdgeModel
 
 
 def token_counts(shape: Shape, stages: Mapping[int, Stage]) -> list[tuple[int, int, int, int]]:
@@ -46,18 +45,21 @@ def macs_of(shape: Shape, stages: Mapping[int, Stage], counts: Sequence[Sequence
     return total
 
 
-def count_edge(edge: EdgeModel) -> tuple[int, int]:
-    """Return an edge model's parameters and its MACs of one image, those of a token reducer inside it included."""
-    if not isinstance(edge.model, ReducedModel):
-        return count_params(edge.shape), count_macs(edge.shape)
-    selector = sum(parameter.numel() for parameter in edge.model.stages.parameters())
-    return count_params(edge.shape) + selector, count_reduced_macs(edge.model)
+def reduced_work(shape: Shape, stages: Mapping[int, Stage]) -> Work:
+    """Return the work of one image where the number of tokens is fixed."""
+    counts = token_counts(shape, stages)
+    pairs = list(zip(shape.blocks, counts, strict=True))
+    return Work(
+        branches=sum((block.heads > 0) + (block.neurons > 0) for block in shape.blocks),
+        macs=macs_of(shape, stages, counts),
+        scores=sum(attending**2 * block.heads for block, (_, attending, _, _) in pairs),
+        activations=sum(inside * block.neurons for block, (_, _, inside, _) in pairs),
+    )
 
 
 def count_reduced_macs(model: ReducedModel) -> int:
     """Return the MACs of one image where the number of tokens is fixed."""
-    stages = model.at
-    return int(macs_of(model.shape, stages, token_counts(model.shape, stages)))
+    return int(reduced_work(model.shape, model.at).macs)
 
 
 def traced_macs(model: ReducedModel, trace: Trace) -> NDArray[np.float64]:

@@ -38,18 +38,18 @@ class ReducedModel(nn.Module):
     """A vision transformer whose blocks run with the stages of a reducer.
 
     Attributes:
-        model: timm's vision transformer or an edge model; shared, not copied.
+        backbone: timm's vision transformer or an edge model; shared, not copied.
         shape: Its shape.
         reducer: The option that the stages come from.
         base: Shape of the base that the stages were made for.
         stages: The reducer's stages, named by the block of the base that they were made for.
-        places: Which stage stands at which block of `model`.
+        places: Which stage stands at which block of `backbone`.
         masked: Whether marked tokens stay in place.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        backbone: nn.Module,
         shape: Shape,
         reducer: Reducer,
         base: Shape,
@@ -57,7 +57,7 @@ class ReducedModel(nn.Module):
         places: Mapping[int, int],
     ) -> None:
         super().__init__()
-        self.model, self.shape, self.reducer, self.base = model, shape, reducer, base
+        self.backbone, self.shape, self.reducer, self.base = backbone, shape, reducer, base
         self.stages = nn.ModuleDict({str(name): stages[name] for name in sorted(set(places.values()))})
         self.places = dict(places)
         self.masked = False
@@ -67,13 +67,13 @@ class ReducedModel(nn.Module):
     @property
     def head(self) -> nn.Module:
         """The model's own classifier."""
-        head: nn.Module = self.model.get_submodule("head")
+        head: nn.Module = self.backbone.get_submodule("head")
         return head
 
     @property
     def patch_embed(self) -> nn.Module:
         """The model's own patch embedding."""
-        embed: nn.Module = self.model.get_submodule("patch_embed")
+        embed: nn.Module = self.backbone.get_submodule("patch_embed")
         return embed
 
     @property
@@ -89,7 +89,7 @@ class ReducedModel(nn.Module):
 
     @property
     def at(self) -> dict[int, Stage]:
-        """The stages by block of `model`."""
+        """The stages by block of `backbone`."""
         return {index: cast(Stage, self.stages[str(name)]) for index, name in self.places.items()}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class ReducedModel(nn.Module):
 
     def run(self, images: Tensor) -> Pass:
         """Pass images through and tell what became of their tokens."""
-        vit: Any = self.model
+        vit: Any = self.backbone
         tokens = Tokens(stem(vit, images), self.shape.prefix_tokens)
         counts: list[tuple[Tensor, ...]] = []
         protected = []
@@ -147,7 +147,7 @@ class ReducedModel(nn.Module):
         return tokens.counts
 
     def _classify(self, tokens: Tokens) -> Tensor:
-        vit: Any = self.model
+        vit: Any = self.backbone
         x = vit.norm(tokens.x)
         if self.shape.pool == "token":
             return vit.forward_head(x)  # type: ignore[no-any-return]

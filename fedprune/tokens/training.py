@@ -114,7 +114,7 @@ def distillation(model: ReducedModel, batch: Tensor, token_weight: float, reduce
 
     DynamicViT, equations 12 to 15, without the classification loss: the pool's labels are not needed.
     """
-    vit: Any = model.model
+    vit: Any = model.backbone
     with torch.no_grad():
         features = vit.forward_features(batch)
         teacher = vit.forward_head(features).float().log_softmax(-1)
@@ -127,7 +127,7 @@ def distillation(model: ReducedModel, batch: Tensor, token_weight: float, reduce
 
 def _token_loss(model: ReducedModel, done: Pass, features: Tensor) -> Tensor:
     """Return the mean squared distance of the patch tokens that are left to those of the unreduced model."""
-    vit: Any = model.model
+    vit: Any = model.backbone
     protected = done.trace.protected[-1]
     tokens = vit.norm(done.tokens)[:, protected:]
     distance: Tensor = (tokens - features[:, model.shape.prefix_tokens :]).square().mean(-1)

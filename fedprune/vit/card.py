@@ -6,17 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 from fedprune.vit.counts import count_macs, count_params, peak_memory
-from fedprune.vit.storage import EdgeFile
+from fedprune.vit.shape import Shape
 
 
-def card_of(file: EdgeFile, **more: Any) -> dict[str, Any]:
-    """Return the whole card as plain JSON values: what the file says, exact counts, and `more`.
+def card_of(shape: Shape, card: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the whole card as plain JSON values: what the model's file says (`card`), exact counts, and `more`.
 
     Counts that the file holds itself, because of a token reducer, win over those of its shape.
     """
-    shape = file.shape
     counts = {"parameters": count_params(shape), "macs": count_macs(shape), "memory_bytes": peak_memory(shape)}
-    return {**file.card, **more, "counts": {**counts, **file.card.get("counts", {})}, "shape": asdict(shape)}
+    return {**card, **more, "counts": {**counts, **card.get("counts", {})}, "shape": asdict(shape)}
 
 
 def markdown_of(card: Mapping[str, Any], name: str) -> str:

@@ -6,6 +6,7 @@ search can count many candidate shapes in one call.
 """
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,30 @@ class Widths:
         return cls(np.int64(shape.embed), heads, qk, v, neurons)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one image costs a model: the quantities that a latency model reads; numbers, or arrays of many models.
+
+    Attributes:
+        branches: Attention and MLP branches that are there.
+        macs: Multiply-accumulates.
+        scores: Entries of the softmax score matrices, heads x tokens^2 a block.
+        activations: Hidden activations of the MLPs, tokens x neurons a block.
+    """
+
+    branches: Any
+    macs: Any
+    scores: Any
+    activations: Any
+
+
+class Latency(Protocol):
+    """What predicts a run time; `devices.latency.LatencyModel` does."""
+
+    def predict(self, work: Work) -> NDArray[np.float64]:
+        """Return the seconds of one image."""
+
+
 def params(shape: Shape, widths: Widths) -> IntArray:
     """Return (...) parameter counts of models with `widths` and everything else as in `shape`."""
     embed, blocks = widths.embed, widths.embed[..., None]
@@ -64,6 +89,17 @@ def macs(shape: Shape, widths: Widths) -> IntArray:
     products = tokens**2 * widths.heads * (widths.qk + widths.v)
     mlp = 2 * tokens * blocks * widths.neurons
     return np.asarray(outside + (projections + products + mlp).sum(-1))
+
+
+def work(shape: Shape, widths: Widths) -> Work:
+    """Return the (...) work of one image."""
+    attention, mlp = (widths.heads > 0) & (widths.qk + widths.v > 0), widths.neurons > 0
+    return Work(
+        branches=(attention.astype(np.int64) + mlp).sum(-1),
+        macs=macs(shape, widths),
+        scores=shape.tokens**2 * widths.heads.sum(-1),
+        activations=shape.tokens * widths.neurons.sum(-1),
+    )
 
 
 def memory(shape: Shape, widths: Widths) -> IntArray:

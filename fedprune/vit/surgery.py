@@ -1,7 +1,7 @@
 """Cut an edge model out of a base: keep the units that a `Keep` lists, lose all others."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedprune.core.errors import ModelError
 from fedprune.vit.assemble import assemble
 from fedprune.vit.base import Base, Preprocess
+from fedprune.vit.counts import Latency, Widths, Work, work
 from fedprune.vit.shape import BlockKeep, BlockShape, IntArray, Keep, Shape
 from fedprune.vit.stream import is_rotated, to_plain_norm
 
@@ -36,6 +37,48 @@ class EdgeModel:
     classes: tuple[int, ...]
     notes: Mapping[str, float | str] = field(default_factory=dict)
     source: Base | None = None
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The vision transformer itself, where `model` is more than that."""
+        return self.model
+
+    @property
+    def params(self) -> int:
+        """Parameters of `model`."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def work(self) -> Work:
+        """What one image costs."""
+        return work(self.shape, Widths.of(self.shape))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return int(self.work.macs)
+
+    def latency(self, model: Latency) -> float:
+        """Return the seconds of one image under a device's latency model."""
+        return float(model.predict(self.work))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What `model` is rebuilt from, beside the shape."""
+        return dict(self.backbone.state_dict())
+
+    @property
+    def tokens(self) -> str:
+        """What a token reducer inside `model` is rebuilt from; empty without one."""
+        return ""
+
+    def card(self) -> dict[str, Any]:
+        """Return what a model card says of it, as plain JSON values."""
+        return {
+            "classes": list(self.classes),
+            "preprocess": asdict(self.preprocess),
+            "notes": dict(self.notes),
+        }
 
 
 def cut(base: Base, keep: Keep) -> EdgeModel:

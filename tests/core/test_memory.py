@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from fedprune.core.cache import cached_array
 from fedprune.core.memory import aligned, read_tensors
 from fedprune.mixture.wire import decode, encode
+from fedprune.protocol.storage import StoredModel
 from fedprune.vit.base_file import load_base, save_base
-from fedprune.vit.storage import EdgeFile, read_edge_file, write_edge_file
 from tests.vit.random_vits import random_base
 
 OFFSETS = range(0, 64, 8)
@@ -72,9 +72,9 @@ def test_tensors_of_a_file_give_the_same_product_wherever_they_stood(tmp_path):
 def test_edge_files_and_bases_own_their_memory(tmp_path):
     base = random_base()
     for length in OFFSETS:
-        edge = EdgeFile(base.shape, {"note": "." * length}, dict(base.model.state_dict()))
-        write_edge_file(tmp_path / "edge.safetensors", edge)
-        read = read_edge_file(tmp_path / "edge.safetensors")
+        edge = StoredModel(base.shape, dict(base.model.state_dict()), card={"note": "." * length})
+        edge.write(tmp_path / "edge.safetensors")
+        read = StoredModel.read(tmp_path / "edge.safetensors")
         assert starts(read.tensors.values()) == {0}
         assert all(torch.equal(read.tensors[name], values) for name, values in edge.tensors.items())
 

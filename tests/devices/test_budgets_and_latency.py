@@ -8,7 +8,7 @@ from fedprune.core.errors import ConfigError
 from fedprune.core.registry import from_dict
 from fedprune.devices.budgets import Levels, Uniform
 from fedprune.devices.latency import LatencyModel, features, fit_latency
-from fedprune.vit.counts import Widths, count_macs, count_params
+from fedprune.vit.counts import Widths, count_macs, count_params, work
 from fedprune.vit.shape import BlockShape, Shape
 
 
@@ -49,7 +49,7 @@ def test_wrong_levels_are_refused(values):
 def test_features_of_one_shape():
     shape = Shape(8, 4, 12, 7, (BlockShape(2, 3, 4, 10), BlockShape(0, 0, 0, 5)), 0.5)
     expected = [1, 3, count_macs(shape), 2 * 25, 5 * 15]  # five tokens
-    assert features(shape, Widths.of(shape)).tolist() == expected
+    assert features(work(shape, Widths.of(shape))).tolist() == expected
 
 
 def test_fit_finds_the_coefficients_that_made_the_times():

@@ -15,8 +15,8 @@ from fedprune.experiment.run import execute
 from fedprune.protocol.device import evaluate
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.setup import open_world
+from fedprune.protocol.storage import StoredModel
 from fedprune.vit.counts import count_macs, count_params
-from fedprune.vit.storage import read_edge_file
 
 
 def run(overrides: list[str]) -> Record:
@@ -30,7 +30,7 @@ def test_a_run_gives_every_device_a_model_within_its_budget(small):
     assert (devices["params"] <= devices["budget_params"]).all()
     assert (devices["params"] >= 0.99 * devices["budget_params"]).all()
     for device, row in devices.iterrows():
-        shape = read_edge_file(record.folder / "models" / f"device-{device:03d}.safetensors").shape
+        shape = StoredModel.read(record.folder / "models" / f"device-{device:03d}.safetensors").shape
         assert (row["params"], row["macs"]) == (count_params(shape), count_macs(shape))
     # A base that knows 159 characters, asked for the few that a device knows: far above chance, or the story is broken.
     assert (devices["subclassifier_correct"] >= devices["base_correct"]).all()
@@ -46,7 +46,7 @@ def test_stored_models_with_a_token_reducer_answer_as_the_devices_said(small):
     world = open_world(config.setup())
     for device, row in record.devices.iterrows():
         path = record.folder / "models" / f"device-{device:03d}.safetensors"
-        file = read_edge_file(path)
+        file = StoredModel.read(path)
         assert file.card["tokens"]["keep"] == row["method_tokens_keep"]
         assert (file.card["counts"]["parameters"], file.card["counts"]["macs"]) == (row["params"], row["macs"])
         said = evaluate(world, device, fedprune.load_edge_model(path), tuple(file.card["classes"]))

@@ -79,11 +79,11 @@ def test_a_token_reducer_stays_as_it_is():
     own = OwnImages(ArrayImages(pixels, np.arange(12) % 7), np.arange(12), base.preprocess, tuple(range(7)), seed=0)
     reduced = reduce(copy.deepcopy(base.model), base.shape, lookup("tokens", "spvit")(keep=0.6))
     before = copy.deepcopy(reduced.state_dict())
-    PersonalFinetune(epochs=1).train(reduced, reduced.model, tuple(range(7)), own)
+    PersonalFinetune(epochs=1).train(reduced, reduced.backbone, tuple(range(7)), own)
     same = {name.partition(".")[0] for name, value in reduced.state_dict().items() if torch.equal(value, before[name])}
     changed = {name.partition(".")[0] for name in before} - same
     assert same == {"stages"}
-    assert changed == {"model"}
+    assert changed == {"backbone"}
 
 
 def test_an_edge_model_with_a_token_reducer_is_trained_too(personal, run_strategy):

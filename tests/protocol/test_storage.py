@@ -1,101 +1,99 @@
-"""Edge models with a token reducer inside, as files that another process loads."""
-
 import json
-import subprocess
-import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-import fedprune
-from fedprune.cli.main import main
-from fedprune.core.errors import FedpruneError, ModelError
-from fedprune.protocol.storage import save_edge_model
-from fedprune.tokens.counts import count_edge
-from fedprune.tokens.wire import reduced_edge
-from fedprune.vit.storage import EdgeFile, read_edge_file, write_edge_file
+from fedprune.core.errors import ModelError
+from fedprune.protocol.storage import StoredModel, load_edge_model, save_edge_model
 from fedprune.vit.surgery import cut
-from tests.tokens.test_reduced import NAMES, REDUCERS, stir
-from tests.tokens.vits import images, random_base, random_keep
-
-ELSEWHERE = """
-import sys, numpy, torch, fedprune
-torch.set_num_threads(1)
-images = torch.from_numpy(numpy.load(sys.argv[1]))
-for path in sys.argv[2:]:
-    model = fedprune.load_edge_model(path)
-    assert not model.training
-    numpy.save(path + ".npy", model(images.to(next(model.parameters()).dtype)).detach().numpy())
-"""
+from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
 
 
-def reduced(name, seed=0, dtype=torch.float64, **options):
-    base = random_base(**options)
-    edge = reduced_edge(cut(base, random_keep(base.shape, seed)), REDUCERS[name](keep=0.6), base.shape)
-    stir(edge.model).to(dtype)
-    return edge
+def random_edge(variant="plain", seed=0):
+    base = random_base(**VARIANTS[variant])
+    return cut(base, random_keep(base.shape, np.random.default_rng(seed)))
 
 
-def test_another_process_computes_the_same_bits(tmp_path):
-    np.save(tmp_path / "images.npy", images().numpy())
-    kinds = (torch.float32, torch.float64)
-    edges = {f"{name}-{kind}": reduced(name, seed, kind) for seed, name in enumerate(NAMES) for kind in kinds}
-    paths = {key: tmp_path / f"{key}.safetensors" for key in edges}
-    for key, edge in edges.items():
-        save_edge_model(paths[key], edge)
-    subprocess.run([sys.executable, "-c", ELSEWHERE, tmp_path / "images.npy", *paths.values()], check=True)
-    for key, edge in edges.items():
-        pixels = images().to(next(edge.model.parameters()).dtype)
-        with torch.inference_mode():
-            expected, whole = edge.model(pixels), edge.model.model(pixels)
-        assert np.array_equal(np.load(f"{paths[key]}.npy"), expected), key
-        assert not torch.equal(expected, whole), f"{key} reduces nothing"
+def travelled(edge):
+    """The module that a device builds."""
+    stored = StoredModel.of(edge)
+    return StoredModel.received(stored.shape, stored.arrays, stored.tokens).build().model
 
 
-@pytest.mark.parametrize("form", ["safetensors", "onnx"])
-def test_the_command_exports_a_reduced_model(form, tmp_path, capsys):
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
-    edge = reduced("spvit", 5, torch.float32)
-    source = tmp_path / "device-003.safetensors"
-    save_edge_model(source, edge, {"method": "random"})
-    assert main(["export", str(source), "--format", form, "--output", str(tmp_path / "out")]) == 0
-    card = json.loads((tmp_path / "out" / "device-003.json").read_text())
-    assert (card["counts"]["parameters"], card["counts"]["macs"]) == count_edge(edge)
-    assert card["counts"]["parameters"] == sum(parameter.numel() for parameter in edge.model.parameters())
-    assert card["tokens"]["name"] == "spvit"
-    assert "token reducer spvit at keep 0.6: 37, " in (tmp_path / "out" / "device-003.md").read_text()
-    pixels = images().float()
-    if form == "safetensors":
-        assert torch.equal(fedprune.load_edge_model(tmp_path / "out" / source.name)(pixels), edge.model(pixels))
-    else:
-        assert "Largest difference from torch" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("edge") / "edge.safetensors"
+    save_edge_model(path, random_edge(), {"accuracy": 0.5})
+    return path
 
 
-def test_a_reducer_that_is_edited_or_unknown_is_refused(tmp_path):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_files_and_arrays_come_back_bit_equal(variant, tmp_path):
+    edge = random_edge(variant, seed=1)
     path = tmp_path / "edge.safetensors"
-    save_edge_model(path, reduced("evit"))
-    file = read_edge_file(path)
-    for tokens, word in (
-        (file.tokens.replace('"evit"', '"evil"'), "no tokens named 'evil'"),
-        (file.tokens[:-5], "not the specification"),
-    ):
-        write_edge_file(path, EdgeFile(file.shape, file.card, file.tensors, tokens))
-        with pytest.raises(FedpruneError, match=word):
-            fedprune.load_edge_model(path)
-    save_edge_model(path, reduced("evit"))
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b"evit", b"tome"))
-    with pytest.raises(ModelError, match="changed since it was written"):
-        fedprune.load_edge_model(path)
+    save_edge_model(path, edge, {"provenance": {"method": "random"}})
+    expected = edge.model(images())
+    assert torch.equal(load_edge_model(path)(images()), expected)
+    assert torch.equal(travelled(edge)(images()), expected)
+    file = StoredModel.read(path)
+    assert file.shape == edge.shape
+    assert file.card["classes"] == list(edge.classes)
+    assert file.card["preprocess"] == {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+    assert file.card["provenance"] == {"method": "random"}
 
 
-def test_equal_models_give_equal_files_whatever_time_their_recovery_took(tmp_path):
-    edge = reduced("evit")
-    for name, seconds in (("first", 1.25), ("second", 7.5)):
-        told = replace(edge, notes={"recovery_images": 24.0, "recovery_seconds": seconds})
-        save_edge_model(tmp_path / name, told, {"method": "random"})
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-    assert read_edge_file(tmp_path / "first").card["notes"] == {"recovery_images": 24.0}
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_file_with_any_byte_changed_or_cut_off_is_refused(saved, data):
+    content = bytearray(saved.read_bytes())
+    if data.draw(st.booleans()):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    broken = saved.with_name("broken.safetensors")
+    broken.write_bytes(content)
+    with pytest.raises(ModelError):
+        load_edge_model(broken)
+
+
+def test_an_edited_card_is_refused(saved, tmp_path):
+    metadata = json.loads(saved.read_bytes()[8 : 8 + int.from_bytes(saved.read_bytes()[:8], "little")])["__metadata__"]
+    contents = json.loads(metadata["fedprune"])
+    contents["card"]["accuracy"] = 0.99
+    path = tmp_path / "edited.safetensors"
+    save_file(load_file(saved), path, metadata={"fedprune": json.dumps(contents)})
+    with pytest.raises(ModelError, match="checksum"):
+        load_edge_model(path)
+
+
+def test_foreign_files_are_refused_with_a_clear_word(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.ones(3)}, path)
+    with pytest.raises(ModelError, match="not an edge model of fedprune"):
+        load_edge_model(path)
+    torch.save({"weight": torch.ones(3)}, path)
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        load_edge_model(path)
+    with pytest.raises(ModelError, match="There is no file"):
+        load_edge_model(tmp_path / "nothing.safetensors")
+
+
+def test_arrays_that_do_not_fit_the_shape_are_refused():
+    edge = random_edge()
+    arrays = StoredModel.of(edge).arrays
+
+    def unpack(changed):
+        StoredModel.received(edge.shape, changed, "").build()
+
+    with pytest.raises(ModelError, match="missing"):
+        unpack({name: array for name, array in arrays.items() if name != "pos_embed"})
+    with pytest.raises(ModelError, match="not part"):
+        unpack({**arrays, "extra": np.ones(3)})
+    with pytest.raises(ModelError, match="size"):
+        unpack({**arrays, "head.bias": np.ones(99)})
+    with pytest.raises(ModelError, match="floating"):
+        unpack({**arrays, "head.bias": arrays["head.bias"].astype(int)})

@@ -17,7 +17,6 @@ from fedprune.pruning.method import PruningTask
 from fedprune.pruning.random import Random
 from fedprune.pruning.reestimation import removal_steps, units_kept
 from fedprune.pruning.tap import Tap
-from fedprune.tokens.wire import pack
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import BlockShape, Keep
@@ -53,7 +52,7 @@ def make_task(base, images, folder, share=0.5, proxy=None, classes=None, seed=0)
 
 
 def same(first, second):
-    left, right = pack(first)[0], pack(second)[0]
+    left, right = first.model.state_dict(), second.model.state_dict()
     return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
 
 

@@ -31,7 +31,7 @@ def watch(reduced, x):
     seen = []
     hooks = [
         block.norm2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        for block in reduced.model.blocks
+        for block in reduced.backbone.blocks
     ]
     reduced(x)
     for hook in hooks:

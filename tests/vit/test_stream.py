@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedprune.core.errors import ModelError
+from fedprune.protocol.storage import StoredModel
 from fedprune.vit.counts import count_params
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.lowrank import low_rank
 from fedprune.vit.masking import masked
 from fedprune.vit.shape import Keep
-from fedprune.vit.storage import EdgeFile, read_edge_file, write_edge_file
 from fedprune.vit.stream import is_rotated, kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
 from tests.vit.random_vits import VARIANTS, images, random_base, random_keep
@@ -109,8 +109,8 @@ def test_files_hold_an_edge_model_of_a_rotated_base_as_any_other(tmp_path):
     source = rotated("registers")
     keep = with_the_last(random_keep(source.shape, np.random.default_rng(3)))
     edge = cut(source, keep)
-    write_edge_file(tmp_path / "edge.safetensors", EdgeFile(edge.shape, {}, dict(edge.model.state_dict())))
-    read = read_edge_file(tmp_path / "edge.safetensors")
+    StoredModel.of(edge).write(tmp_path / "edge.safetensors")
+    read = StoredModel.read(tmp_path / "edge.safetensors")
     assert read.shape == edge.shape
     for name, value in edge.model.state_dict().items():
         assert torch.equal(value, read.tensors[name])

@@ -6,17 +6,13 @@ The published code has none of it; this follows the paper's description (Kong et
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from fedprune.core.errors import BudgetError
-from fedprune.devices.latency import LatencyModel
 from fedprune.devices.timing import interleaved
-from fedprune.tokens.counts import macs_of, token_counts
-from fedprune.tokens.reducer import Stage
 from fedprune.vit.shape import Shape
 
 
@@ -82,22 +78,6 @@ def ratios_within(table: LatencyTable, depth: int, places: Sequence[int], limit:
         middle = (low + high) / 2
         low, high = (middle, high) if table.model(depth, places, powers(middle)) <= limit else (low, middle)
     return powers(high if table.model(depth, places, powers(high)) <= limit else low)
-
-
-def reduced_seconds(latency: LatencyModel, shape: Shape, stages: Mapping[int, Stage]) -> float:
-    """Predict the seconds of one image for a reduced model: `LatencyModel` with each block's own number of tokens."""
-    counts: Any = token_counts(shape, stages)
-    branches = sum((block.heads > 0) + (block.neurons > 0) for block in shape.blocks)
-    pairs = list(zip(shape.blocks, counts, strict=True))
-    scores = sum(attending**2 * block.heads for block, (_, attending, _, _) in pairs)
-    activations = sum(inside * block.neurons for block, (_, _, inside, _) in pairs)
-    return float(
-        latency.intercept
-        + latency.branch * branches
-        + latency.mac * macs_of(shape, stages, counts)
-        + latency.score * scores
-        + latency.activation * activations
-    )
 
 
 def block_to_stage(

@@ -20,11 +20,8 @@ from fedprune.data.images import IntArray
 from fedprune.devices.latency import LatencyModel
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
-from fedprune.tokens.counts import count_edge, count_reduced_macs
-from fedprune.tokens.latency import reduced_seconds
-from fedprune.tokens.reduced import ReducedModel
+from fedprune.tokens.edge_model import reduced_edge
 from fedprune.tokens.reducer import Reducer
-from fedprune.tokens.wire import reduced_edge
 from fedprune.vit.base import Preprocess, predict
 from fedprune.vit.counts import count_macs
 from fedprune.vit.surgery import EdgeModel
@@ -221,25 +218,19 @@ class _Search:
 
     def _fill(self, edge: EdgeModel, reducer: Reducer) -> float:
         """Return the largest share of a limit that weights and tokens take together."""
-        model, budget = _reduced(self._reduce(edge, reducer)), self.task.budget
+        reduced, budget = self._reduce(edge, reducer), self.task.budget
         shares = [0.0]
         if budget.macs is not None:
-            shares.append(count_reduced_macs(model) / budget.macs)
+            shares.append(reduced.macs / budget.macs)
         if budget.latency is not None:
             if self.latency is None:
                 raise ValueError("The budget limits latency; give the device's latency model.")
-            shares.append(reduced_seconds(self.latency, model.shape, model.at) / budget.latency)
+            shares.append(reduced.latency(self.latency) / budget.latency)
         return max(shares)
 
 
-def _reduced(edge: EdgeModel) -> ReducedModel:
-    assert isinstance(edge.model, ReducedModel)
-    return edge.model
-
-
 def _describe(edge: EdgeModel, keep: float, divergence: float) -> Candidate:
-    params, macs = count_edge(edge)
-    return Candidate(keep, params, count_macs(edge.shape), macs, divergence)
+    return Candidate(keep, edge.params, count_macs(edge.shape), edge.macs, divergence)
 
 
 class _Judge:

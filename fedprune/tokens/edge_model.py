@@ -1,24 +1,23 @@
-"""How a reduced edge model travels: its weights as named arrays, its reducer as a text."""
+"""An edge model with a token reducer inside, and the text that its reducer is rebuilt from."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedprune.core.errors import ModelError
 from fedprune.core.registry import from_dict, to_dict
+from fedprune.tokens.counts import reduced_work, token_counts
 from fedprune.tokens.reduced import ReducedModel, connect
 from fedprune.tokens.reducer import Reducer
-from fedprune.vit.assemble import assemble
+from fedprune.vit.counts import Work
 from fedprune.vit.shape import Shape
 from fedprune.vit.surgery import EdgeModel
 
-PREFIX = "tokens."
+PREFIX = "tokens."  # of the names of a reducer's tensors
 
 
 @dataclass(frozen=True)
@@ -80,47 +79,62 @@ class TokenSpec:
             ) from error
 
 
+@dataclass(frozen=True)
+class ReducedEdgeModel(EdgeModel):
+    """An edge model whose module runs with the stages of a token reducer."""
+
+    model: ReducedModel
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The vision transformer inside."""
+        return self.model.backbone
+
+    @property
+    def work(self) -> Work:
+        """What one image costs, the reducer's own work included."""
+        return reduced_work(self.shape, self.model.at)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What `model` is rebuilt from, beside the shape and `tokens`."""
+        stages = {PREFIX + name: values for name, values in self.model.stages.state_dict().items()}
+        return dict(self.backbone.state_dict()) | stages
+
+    @property
+    def tokens(self) -> str:
+        """What the reducer is rebuilt from, beside its tensors."""
+        return TokenSpec.of(self.model.reducer, self.model.base, self).to_json()
+
+    def card(self) -> dict[str, Any]:
+        """Return what a model card says of it; counts that its shape alone does not tell are among them."""
+        entering = [counts[0] for counts in token_counts(self.shape, self.model.at)]
+        counts = {"parameters": self.params, "macs": self.macs, "tokens": entering}
+        return {**super().card(), "tokens": to_dict(self.model.reducer), "counts": counts}
+
+
 def reduced_edge(
     edge: EdgeModel, reducer: Reducer, base: Shape, parameters: Mapping[str, Tensor] | None = None
-) -> EdgeModel:
+) -> ReducedEdgeModel:
     """Return the edge model with the reducer inside its module; shape, keep and classes stay."""
     reduced = TokenSpec.of(reducer, base, edge).build(edge.model, edge.shape, parameters)
-    return replace(edge, model=reduced)
+    values = {each.name: getattr(edge, each.name) for each in fields(edge)}
+    return ReducedEdgeModel(**{**values, "model": reduced})
 
 
-def pack(edge: EdgeModel) -> tuple[dict[str, NDArray[Any]], str]:
-    """Return the arrays and the text that `edge` is rebuilt from; the text is empty without a reducer."""
-    model = edge.model
-    if not isinstance(model, ReducedModel):
-        return _arrays(model), ""
-    stages = {PREFIX + name: values for name, values in _arrays(model.stages).items()}
-    return _arrays(model.model) | stages, TokenSpec.of(model.reducer, model.base, edge).to_json()
+def rebuild(backbone: nn.Module, shape: Shape, tensors: Mapping[str, Tensor], tokens: str) -> nn.Module:
+    """Put the reducer that `tokens` describes around `backbone`; without a text that is the backbone itself.
 
-
-def unpack(shape: Shape, arrays: Mapping[str, NDArray[Any]], text: str) -> nn.Module:
-    """Rebuild the module that `pack` took apart; it owns copies of the arrays.
+    Args:
+        backbone: An edge model's vision transformer.
+        shape: Its shape.
+        tensors: Those of the reducer, named as in `ReducedEdgeModel.tensors`; others are left alone.
+        tokens: The text.
 
     Raises:
-        ModelError: arrays or text do not belong together.
+        ModelError: the text is foreign, or tensors and text do not belong together.
     """
-    for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ModelError(f"The array {name!r} holds {array.dtype} and should hold floating numbers.")
-    return rebuild(shape, {name: torch.tensor(array) for name, array in arrays.items()}, text)
-
-
-def rebuild(shape: Shape, tensors: Mapping[str, Tensor], text: str) -> nn.Module:
-    """Rebuild the module whose tensors and text `pack` gave.
-
-    Raises:
-        ModelError: tensors or text do not belong together.
-    """
-    model = assemble(shape, {name: values for name, values in tensors.items() if not name.startswith(PREFIX)})
-    if not text:
-        return model
+    if not tokens:
+        return backbone
     stages = {name.removeprefix(PREFIX): values for name, values in tensors.items() if name.startswith(PREFIX)}
-    return TokenSpec.from_json(text).build(model, shape, stages)
-
-
-def _arrays(module: nn.Module) -> dict[str, NDArray[Any]]:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
+    return TokenSpec.from_json(tokens).build(backbone, shape, stages)

@@ -1,14 +1,18 @@
 """A reduced edge model after a journey as arrays and a text, and as ONNX."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fedprune.core.errors import ModelError
+from fedprune.protocol.storage import StoredModel
+from fedprune.tokens.edge_model import TokenSpec, reduced_edge
 from fedprune.tokens.reduced import reduce
-from fedprune.tokens.wire import TokenSpec, pack, reduced_edge, unpack
 from fedprune.vit.export import check_onnx, export_onnx
 from fedprune.vit.surgery import cut
+from tests.protocol.test_storage import travelled
 from tests.tokens.test_reduced import NAMES, REDUCERS, stir
 from tests.tokens.vits import images, random_base, random_keep
 
@@ -19,30 +23,27 @@ def test_a_device_rebuilds_the_same_model(name, seed):
     base = random_base()
     edge = reduced_edge(cut(base, random_keep(base.shape, seed)), REDUCERS[name](keep=0.6), base.shape)
     stir(edge.model)
-    arrays, text = pack(edge)
-    rebuilt = unpack(edge.shape, arrays, text)
-    assert torch.equal(rebuilt(images()), edge.model(images()))
+    assert torch.equal(travelled(edge)(images()), edge.model(images()))
 
 
 def test_a_plain_edge_model_travels_without_a_text():
     base = random_base()
     edge = cut(base, random_keep(base.shape, 0))
-    arrays, text = pack(edge)
-    assert text == ""
-    assert torch.equal(unpack(edge.shape, arrays, text)(images()), edge.model(images()))
+    assert edge.tokens == ""
+    assert torch.equal(travelled(edge)(images()), edge.model(images()))
 
 
 def test_a_damaged_text_is_refused():
     base = random_base()
     edge = reduced_edge(cut(base, random_keep(base.shape, 0)), REDUCERS["spvit"](keep=0.6), base.shape)
-    arrays, text = pack(edge)
+    stored = StoredModel.of(edge)
     with pytest.raises(ModelError, match="not the specification"):
-        unpack(edge.shape, arrays, text[:-4])
+        replace(stored, tokens=stored.tokens[:-4]).build()
     with pytest.raises(ModelError, match="not the specification"):
         TokenSpec.from_json('{"reducer": 3}')
-    lost = {name: values for name, values in arrays.items() if "attention" not in name or "blocks" in name}
+    lost = {name: values for name, values in stored.tensors.items() if "attention" not in name or "blocks" in name}
     with pytest.raises(ModelError, match="does not fit"):
-        unpack(edge.shape, lost, text)
+        replace(stored, tensors=lost).build()
 
 
 EXPORTS = [name if name in ("spvit", "tome") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
