@@ -15,9 +15,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from fedprune.core.cache import cached_array
 from fedprune.core.hashing import content_hash
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.bank import Bank
+from fedprune.evidence.directions import stream_directions
 from fedprune.evidence.measure import Pass, family_width, measure
 from fedprune.evidence.statistics import centre, statistic_named
 from fedprune.vit.base import Base, takes_bf16
@@ -88,6 +90,19 @@ class Evidence:
             self._shared[key] = compute()
         value: Shared = self._shared[key]
         return value
+
+    def directions(self, kind: str, indices: IntArray) -> NDArray[np.float64]:
+        """Return directions of the base's residual stream (D, D - 1) over these images, see `evidence.directions`."""
+        base, how = self.base, replace(self.how, classes=None)
+
+        def compute() -> NDArray[np.float64]:
+            self._measured += len(indices)
+            return stream_directions(kind, base.model, base.shape, base.preprocess, self.images, indices, how)
+
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._cache / f"evidence-{base.fingerprint}.lock"):
+            key = [1, base.fingerprint, self._images_id, kind, indices, how]
+            return cached_array(self._cache, "directions", key, compute)
 
     def _variant(self, base: Base, how: Pass) -> "Evidence":
         key = (base.fingerprint, how)

@@ -61,6 +61,11 @@ class Pass:
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
 
+    def autocast(self) -> torch.autocast:
+        """Return the context of the pass."""
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=enabled, cache_enabled=False)
+
 
 def family_width(family: str, shape: Shape) -> int:
     """Return how many numbers a row of `family` has."""
@@ -86,13 +91,13 @@ def measure(
     `activation_square`, `weight_taylor` (sum of |w dL/dw| over a unit's weights) (rows of units);
     `features` (what the classifier reads); `skip`, `cosine`, `cka` (two numbers a block, see `layers`).
     """
-    model = _placed(model, how)
+    model = placed(model, how)
     for start in range(0, len(indices), how.batch_size):
         batch = indices[start : start + how.batch_size]
         filled = np.concatenate([batch, np.repeat(batch[-1:], how.batch_size - len(batch))])
         pixels = preprocess(images.read(filled)).to(how.device, PRECISIONS[how.precision])
         labels = torch.from_numpy(images.labels[filled]).to(how.device)
-        with _autocast(how):
+        with how.autocast():
             reference = _perturbed(model, pixels, filled) if how.loss == "kl" else None
             read = _measure_batch(model, shape, pixels, labels, reference, families, how)
             if "weight_taylor" in families:  # a pass an image: none for the repeats that fill up
@@ -100,7 +105,7 @@ def measure(
         yield batch, {family: rows[: len(batch)].cpu().numpy() for family, rows in read.items()}
 
 
-def _placed(model: nn.Module, how: Pass) -> nn.Module:
+def placed(model: nn.Module, how: Pass) -> nn.Module:
     """Return the model where and in the type in which the pass computes: itself, or a copy."""
     weight = next(model.parameters())
     if weight.dtype == PRECISIONS[how.precision] and weight.device == torch.device(how.device):
@@ -153,11 +158,6 @@ def _weight_taylor(
         return image_losses(logits.to(PRECISIONS[how.precision]), labels[own], how.loss, how.classes, known).sum()
 
     return weight_taylor_rows(model, shape, pixels, loss)
-
-
-def _autocast(how: Pass) -> torch.autocast:
-    enabled = how.precision == "bf16"
-    return torch.autocast(how.device.split(":")[0], torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def _is_cpu_bf16(how: Pass) -> bool:

@@ -35,13 +35,15 @@ from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, Branch, quick, start
-from fedprune.vit.refit import solve
-from fedprune.vit.shape import BlockKeep, BlockShape, Shape
-from fedprune.vit.surgery import EdgeModel
+from fedprune.vit.refit import solve, token_weights
+from fedprune.vit.shape import BlockKeep, BlockShape
+from fedprune.vit.stream import is_rotated, kept_stream
+from fedprune.vit.surgery import EdgeModel, cut
 
 LAYERS = ("qkv", "proj", "fc1", "fc2", "head")
 ORDERS = ("sequential", "parallel")
 TARGETS = ("stream", "branch")
+READERS = {"attention": "qkv", "mlp": "fc1"}
 
 
 @register("recovery", "least_squares")
@@ -91,42 +93,36 @@ class LeastSquares(Recovery):
 
     def _walk(self, edge: EdgeModel, task: PruningTask, images: IntArray, counts: Tensor) -> None:
         """Walk along base and edge model together, refitting as it goes."""
-        vit = task.base.model
+        whole = edge.source if edge.source is not None and is_rotated(edge.source) else task.base
+        vit, embed = whole.model, edge.keep.embed
         positions = vit.get_parameter("pos_embed")
-        embed = torch.from_numpy(edge.keep.embed).to(positions.device)
         base, mine = [], []
         for at in range(0, len(images), self.batch_size):
             pixels = edge.preprocess(task.images.read(images[at : at + self.batch_size])).to(positions)
             base.append(start(vit, pixels))
             mine.append(start(edge.model, pixels))
         image_weights = torch.split(counts.to(positions), self.batch_size)
-        weights = [count[:, None] * self._token_weights(task.base.shape).to(positions) for count in image_weights]
+        of_tokens = token_weights(whole.shape, self.class_token).to(positions)
+        weights = [count[:, None] * of_tokens for count in image_weights]
         sequential = self.order == "sequential"
-        for steps, branch, reader in _pair(task.base, edge):
-            streams = mine if sequential else _kept(base, embed)
-            origin = _kept(base, embed) if sequential and self.target == "branch" else streams
+        for steps, branch, reader in _pair(whole, edge):
+            streams = mine if sequential else _kept(whole, base, embed)
+            origin = _kept(whole, base, embed) if sequential and self.target == "branch" else streams
             if branch is not None and reader is not None and reader.name in self.layers:
-                reader.refit(branch, base, streams, embed, weights, self.ridge)
+                reader.refit(branch, base, streams, weights, self.ridge)
             for step in steps:
                 base = [stream + step.write(step.read(stream)) for stream in base]
             if branch is None:
                 continue
             inputs = [branch.read(stream) for stream in streams]
             if {"attention": "proj", "mlp": "fc2"}[branch.kind] in self.layers:
-                wanted = [after - stream for after, stream in zip(_kept(base, embed), origin, strict=True)]
+                wanted = [after - stream for after, stream in zip(_kept(whole, base, embed), origin, strict=True)]
                 branch.refit(*solve(*branch.effective(), inputs, wanted, weights, self.ridge))
             if sequential:
                 mine = [stream + branch.write(values) for stream, values in zip(mine, inputs, strict=True)]
         if "head" in self.layers and sequential and not edge.shape.distilled:
             rows = torch.tensor(edge.classes, device=positions.device)
             _refit_head(vit, edge.model, rows, base, mine, [count[:, None] for count in image_weights], self.ridge)
-
-    def _token_weights(self, shape: Shape) -> Tensor:
-        """Return (tokens,) weights."""
-        weights = torch.ones(shape.tokens)
-        if shape.pool == "token":
-            weights[: 1 + shape.distilled] = self.class_token
-        return weights
 
 
 @dataclass(frozen=True)
@@ -138,27 +134,28 @@ class _Reader:
         norm: The base's norm in front of it.
         layer: The base's layer.
         rows: Kept rows.
+        as_cut: Its weight in the edge model when nothing but a cut has been done.
     """
 
     name: str
     norm: nn.Module
     layer: nn.Linear
     rows: Tensor
+    as_cut: Tensor
 
     def refit(
         self,
         branch: Branch,
         base: list[Tensor],
         streams: list[Tensor],
-        embed: Tensor,
         weights: list[Tensor],
         ridge: float,
     ) -> None:
         """Make the edge model's layer say on `streams` what the base's says on its own, unless its weights differ."""
         mine: nn.Linear = getattr(branch.body, self.name)
-        rows = self.rows.to(embed.device)
-        if not torch.equal(mine.weight, self.layer.weight[rows][:, embed]):
+        if not torch.equal(mine.weight, self.as_cut):
             return
+        rows = self.rows.to(mine.weight.device)
         through = self.layer.weight[rows].double(), self.layer.bias[rows].double()
         wanted = [self.norm(stream).to(stream) for stream in base]
         inputs = [branch.norm(stream) for stream in streams]
@@ -177,9 +174,9 @@ def _refit_head(
     _set(model.head, *solve(model.head.weight.double(), model.head.bias.double(), inputs, wanted, weights, ridge))
 
 
-def _kept(streams: list[Tensor], embed: Tensor) -> list[Tensor]:
+def _kept(base: Base, streams: list[Tensor], embed: IntArray) -> list[Tensor]:
     """Return what an edge model keeps of the base's stream."""
-    return [stream.index_select(-1, embed) for stream in streams]
+    return [kept_stream(base, stream, embed) for stream in streams]
 
 
 def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
@@ -193,10 +190,12 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
     The base's branches that are gone from the edge model count to the last one before them that stayed.
     """
     source = edge.source or base
-    blocks, base_blocks, sources = (
-        list(vit.get_submodule("blocks").children()) for vit in (edge.model, base.model, source.model)
+    blocks, base_blocks, sources, fresh = (
+        list(vit.get_submodule("blocks").children())
+        for vit in (edge.model, base.model, source.model, cut(source, edge.keep).model)
     )
-    kept = {keep.block: (block, keep) for keep, block in zip(edge.keep.blocks, blocks, strict=True)}
+    kept = {keep.block: each for *each, keep in zip(blocks, fresh, edge.keep.blocks, strict=True)}
+    keeps = {keep.block: keep for keep in edge.keep.blocks}
     steps: list[Branch] = []
     current: Branch | None = None
     reader: _Reader | None = None
@@ -207,22 +206,25 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
             if mine is not None and step is not None:
                 yield steps, current, reader
                 steps, current = [], mine
-                reader = _reader(step, sources[index], base.shape.blocks[index], kept[index][1])
+                rows = _rows(kind, base.shape.blocks[index], keeps[index])
+                as_cut, layer = (_reading(block, kind) for block in (kept[index][1], sources[index]))
+                reader = _Reader(READERS[kind], step.norm, layer, rows, as_cut.weight)
             if step is not None:
                 steps.append(step)
     yield steps, current, reader
 
 
-def _reader(branch: Branch, source: nn.Module, shape: BlockShape, keep: BlockKeep) -> _Reader:
-    """Return the layer with which the stream is read in the block that a branch was cut from."""
-    block: Any = source
-    if branch.kind == "mlp":
-        return _Reader("fc1", branch.norm, block.mlp.fc1, torch.from_numpy(keep.neurons))
-    return _Reader("qkv", branch.norm, block.attn.qkv, _qkv_rows(shape, keep))
+def _reading(block: nn.Module, kind: str) -> nn.Linear:
+    """Return the layer with which a branch of that kind reads the stream."""
+    branch: Any = Branch.of(block, kind)
+    layer: nn.Linear = getattr(branch.body, READERS[kind])
+    return layer
 
 
-def _qkv_rows(shape: BlockShape, keep: BlockKeep) -> Tensor:
-    """Return the rows of a base's `qkv` that an edge model keeps."""
+def _rows(kind: str, shape: BlockShape, keep: BlockKeep) -> Tensor:
+    """Return the rows of a base's `qkv` or `fc1` that an edge model keeps."""
+    if kind == "mlp":
+        return torch.from_numpy(keep.neurons)
     qk, v = (np.ravel(keep.heads[:, None] * width + units) for width, units in ((shape.qk, keep.qk), (shape.v, keep.v)))
     inner = shape.heads * shape.qk
     return torch.from_numpy(np.concatenate([qk, inner + qk, 2 * inner + v]))

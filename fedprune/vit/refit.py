@@ -3,6 +3,16 @@
 import torch
 from torch import Tensor
 
+from fedprune.vit.shape import Shape
+
+
+def token_weights(shape: Shape, class_token: float) -> Tensor:
+    """Return (tokens,) weights: that of class and distillation token in models that classify by them, 1 elsewhere."""
+    weights = torch.ones(shape.tokens)
+    if shape.pool == "token":
+        weights[: 1 + shape.distilled] = class_token
+    return weights
+
 
 def solve(
     weight: Tensor,

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 
 from fedprune.recovery import least_squares
 from fedprune.recovery.least_squares import LAYERS, LeastSquares
-from fedprune.vit.base import autocast
+from fedprune.vit.base import Base, autocast
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.refit import solve
 from fedprune.vit.shape import Keep
+from fedprune.vit.stream import kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
 from tests.recovery.tiny import half_of, random_base, task_of
 
@@ -68,6 +70,35 @@ def test_nothing_cut_nothing_changed(kind: str, order: str) -> None:
     recovered = LeastSquares(order=order).recover(whole, task)
     pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(recovered.model(pixels), base.model(pixels), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["plain", "layer_scale", "distilled", "average"])
+def test_nothing_cut_nothing_changed_where_the_stream_is_rotated(kind: str) -> None:
+    base = random_base(kind)
+    source = low_rank(rotated(base)).base
+    recovered = LeastSquares().recover(cut(source, Keep.everything(source.shape)), task_of(base))
+    pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(recovered.model(pixels), base.model(pixels), rtol=0, atol=1e-9)
+
+
+def test_a_rotated_stream_comes_closer_to_the_base() -> None:
+    base = random_base("plain")
+    task, source = task_of(base, images=32), rotated(base)
+    edge = cut(source, replace(Keep.everything(source.shape), embed=np.array([0, 2, 4, 6, 8, 10, 15])))
+    recovered = LeastSquares().recover(edge, task)
+    names = {f"{layer}.weight" for layer in ("attn.qkv", "mlp.fc1", "attn.proj", "mlp.fc2")}
+    values = recovered.model.state_dict()
+    changed = {name for name, value in edge.model.state_dict().items() if not torch.equal(value, values[name])}
+    assert {f"blocks.{index}.{name}" for index in range(3) for name in names} | {"head.weight"} <= changed
+    pixels = base.preprocess(task.images.read(np.unique(task.proxy))).double()
+    wanted, before, after = (_last_stream(model, pixels) for model in (source.model, edge.model, recovered.model))
+    wanted = kept_stream(source, wanted, edge.keep.embed)
+    assert (after - wanted).square().mean() < 0.8 * (before - wanted).square().mean()
+
+
+def rotated(base: Base) -> Base:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(15, 15)))[0]
+    return rotate(base, mean_free(16).numpy() @ turn)
 
 
 @pytest.mark.parametrize("kind", ["plain", "layer_scale", "distilled", "average"])
