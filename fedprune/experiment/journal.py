@@ -1,13 +1,13 @@
 """A run's memory while it goes on: what is finished is on disk, so a kill loses only the work in hand."""
 
 import json
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedprune.core.errors import ConfigError
-from fedprune.core.files import write_atomic, write_json, write_text
+from fedprune.core.files import write_bytes, write_json, write_text
+from fedprune.core.hashing import content_hash
 from fedprune.core.registry import build
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.answers import Upload
@@ -15,8 +15,6 @@ from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.storage import save_edge_model
 from fedprune.vit.surgery import EdgeModel
-
-LEDGER = "ledger.json"  # stands beside the arrays in a report's file
 
 
 class Journal(Observer):
@@ -43,7 +41,9 @@ class Journal(Observer):
     def report(self, device: int, upload: Upload) -> None:
         """Keep the accepted upload, byte for byte, and book what it released."""
         self._book(device, upload)
-        write_atomic(self._report(device), lambda path: _write_upload(path, upload))
+        entries = [asdict(entry) for entry in upload.ledger]
+        write_json(self._entries(device), {"report": content_hash(upload.report), "ledger": entries})
+        write_bytes(self._report(device), upload.report)
 
     def edge_model(self, device: int, edge: EdgeModel) -> None:
         """Keep the edge model's shape, and the model itself where the run is asked to."""
@@ -72,8 +72,13 @@ class Journal(Observer):
     def stored_report(self, device: int) -> Upload | None:
         """Return the report that an interrupted try has left, if it is whole, and book it."""
         try:
-            upload = _read_upload(self._report(device))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            report = self._report(device).read_bytes()
+            values = json.loads(self._entries(device).read_text(encoding="utf-8"))
+            upload = Upload(report, tuple(LedgerEntry(**entry) for entry in values["ledger"]))
+            whole = values["report"] == content_hash(report)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not whole:
             return None
         self._book(device, upload)
         return upload
@@ -85,17 +90,7 @@ class Journal(Observer):
         return self.folder / "rows" / f"device-{device:03d}.json"
 
     def _report(self, device: int) -> Path:
-        return self.folder / "reports" / f"device-{device:03d}.npz"
+        return self.folder / "reports" / f"device-{device:03d}.safetensors"
 
-
-def _write_upload(path: Path, upload: Upload) -> None:
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in upload.arrays.items():
-            file.writestr(f"{name}.npy", data)
-        file.writestr(LEDGER, json.dumps([asdict(entry) for entry in upload.ledger]))
-
-
-def _read_upload(path: Path) -> Upload:
-    with zipfile.ZipFile(path) as file:
-        arrays = {name.removesuffix(".npy"): file.read(name) for name in file.namelist() if name != LEDGER}
-        return Upload(arrays, tuple(LedgerEntry(**entry) for entry in json.loads(file.read(LEDGER))))
+    def _entries(self, device: int) -> Path:
+        return self.folder / "reports" / f"device-{device:03d}.json"

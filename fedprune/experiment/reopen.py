@@ -18,5 +18,5 @@ def reopen(record: Record) -> Server:
     journal = Journal(record.folder, save_models=False, listener=Observer())
     for shard in world.partition.shards:
         if (upload := journal.stored_report(shard.device)) is not None:
-            server.receive(shard.device, upload.arrays)
+            server.receive(shard.device, upload.report)
     return server

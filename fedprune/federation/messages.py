@@ -3,7 +3,7 @@
 | message | server to device | device to server |
 |---|---|---|
 | `query.join` | nothing | the device that the node serves; only asked where the engine does not know |
-| `query.report` | setup, public feature space | report (named arrays), ledger |
+| `query.report` | setup, public feature space | report (one safetensors blob), ledger |
 | `evaluate.edge_model` | setup, shape, classifier rows, weights | counts over private test images |
 | `train.edge_model` | the same; the device trains it on its own images | counts before and after, seconds; no weights |
 
@@ -11,7 +11,6 @@ Every `read_*` of a device's answer is total: it returns a checked value or rais
 records hold.
 """
 
-import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -37,8 +36,6 @@ REPORT = "query.report"
 EDGE_MODEL = "evaluate.edge_model"
 TRAINED_EDGE_MODEL = "train.edge_model"
 
-MAX_REPORT_BYTES = 16 * 2**20
-MAX_FIELDS = 32
 MAX_LEDGER = 64 * 2**10
 
 Parameters = ParamSpec("Parameters")
@@ -116,13 +113,9 @@ def read_space(record: ArrayRecord) -> FeatureSpace:
 
 
 def report_reply(device: int, upload: Upload) -> RecordDict:
-    """Pack a report as named arrays; their bytes are what the server checks."""
-    arrays = {}
-    for name, data in upload.arrays.items():
-        values = np.load(io.BytesIO(data), allow_pickle=False)
-        arrays[name] = Array(dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", data=data)
+    """Pack a report's bytes, and the ledger of what it releases."""
     ledger = json.dumps([asdict(entry) for entry in upload.ledger])
-    return RecordDict({"report": ArrayRecord(arrays), "config": ConfigRecord({"device": device, "ledger": ledger})})
+    return RecordDict({"config": ConfigRecord({"device": device, "report": upload.report, "ledger": ledger})})
 
 
 @_total
@@ -130,17 +123,14 @@ def read_upload(content: RecordDict, device: int) -> Upload:
     """Take a report's bytes out of the answer of `device`, undecoded: they are not trusted yet.
 
     Raises:
-        ReportRejected: the answer claims another device, is too large, or its ledger cannot be read.
+        ReportRejected: the answer claims another device, or its ledger cannot be read.
     """
     _check_claim(content, device)
-    found = record(content, "report", ArrayRecord)
-    if len(found) > MAX_FIELDS:
-        raise ReportRejected(f"upload: {len(found)} fields are more than {MAX_FIELDS}.")
-    arrays = {str(name): array.data for name, array in found.items()}
-    size = sum(len(data) for data in arrays.values())
-    if size > MAX_REPORT_BYTES:
-        raise ReportRejected(f"upload: {size} bytes are more than {MAX_REPORT_BYTES}.")
-    return Upload(arrays, _read_ledger(record(content, "config", ConfigRecord)["ledger"]))
+    found = record(content, "config", ConfigRecord)
+    report = found["report"]
+    if not isinstance(report, bytes):
+        raise ReportRejected("upload: not bytes.")
+    return Upload(report, _read_ledger(found["ledger"]))
 
 
 def edge_model_message(

@@ -159,10 +159,10 @@ class EdgeModels(Strategy):
         if upload is None:
             return False
         try:
-            self.server.receive(device, upload.arrays)
+            self.server.receive(device, upload.report)
         except ReportRejected:  # written by another version, or damaged
             return False
-        self.rows[device].upload_bytes = upload.size
+        self.rows[device].upload_bytes = len(upload.report)
         return True
 
     def _receive(self, device: int, reply: Message) -> str:
@@ -170,8 +170,8 @@ class EdgeModels(Strategy):
             return self._fail(device, "failed", messages.reason_of(reply.error))
         try:
             upload = messages.read_upload(reply.content, device)
-            self.rows[device].upload_bytes = upload.size
-            self.server.receive(device, upload.arrays)
+            self.rows[device].upload_bytes = len(upload.report)
+            self.server.receive(device, upload.report)
         except ReportRejected as rejection:
             return self._fail(device, "rejected", str(rejection))
         self.observer.report(device, upload)

@@ -1,6 +1,7 @@
 """What a device uploads, and the one check through which every upload passes."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,13 @@ from numpy.typing import NDArray
 from fedprune.core.errors import ReportRejected
 from fedprune.devices.budget import Budget
 from fedprune.mixture.mixture import COVARIANCES, FeatureSpace, FloatArray, Mixture, covariances_shape
-from fedprune.mixture.wire import decode, encode
+from fedprune.mixture.wire import MAX_HEADER, decode, encode
 
-SCHEMA = 1
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+SCHEMA = 2
+MAX_BYTES = 16 * 2**20
 _SCALARS = ("schema", "device", "images", "covariance")
 _MIXTURE = ("weights", "means", "covariances")
 _LIMITS = tuple(limit.name for limit in dataclasses.fields(Budget))
@@ -71,14 +76,23 @@ class Expected:
     limits: Budget = field(default_factory=lambda: Budget(params=10**11, macs=10**14, memory=10**13, latency=1e4))
     tolerance: float = 1e-3
 
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of the largest report that can be accepted."""
+        largest = max(
+            math.prod(covariances_shape(kind, self.max_components, self.dimensions)) for kind in self.covariances
+        )
+        values = len(_SCALARS) + len(_LIMITS) + (self.class_count or 0) + largest
+        return min(MAX_BYTES, 8 * (1 + values + self.max_components * (1 + self.dimensions)) + MAX_HEADER)
+
     @staticmethod
     def of(space: FeatureSpace, device: int, class_count: int | None = None) -> "Expected":
         """Expect a report of `device` in `space`."""
         return Expected(device, space.basis.shape[1], space.radius, space.variance, class_count)
 
 
-def pack_report(report: Report, precision: str = "<f4") -> dict[str, bytes]:
-    """Write a report as named .npy bytes; the mixture in `precision` (`<f2`, `<f4` or `<f8`), the rest exact."""
+def pack_report(report: Report, precision: str = "<f4") -> bytes:
+    """Write a report as one safetensors blob; the mixture in `precision` (`<f2`, `<f4` or `<f8`), the rest exact."""
     limits = [np.inf if limit is None else float(limit) for limit in dataclasses.astuple(report.budget)]
     arrays: dict[str, NDArray[Any]] = {
         "schema": np.array(SCHEMA, dtype="<i8"),
@@ -90,19 +104,20 @@ def pack_report(report: Report, precision: str = "<f4") -> dict[str, bytes]:
     }
     if report.classes is not None:
         arrays["classes"] = np.array(report.classes, dtype="<i8")
-    return {name: encode(array) for name, array in arrays.items()}
+    return encode(arrays)
 
 
-def check_report(upload: Mapping[str, bytes], expected: Expected) -> Report:
+def check_report(blob: bytes, expected: Expected) -> Report:
     """Turn whatever a device sent into a report, or refuse it; memory is bounded by `expected`.
 
-    Sizes are checked before anything is decoded, headers before anything is allocated, then names, schema, shapes,
-    finiteness, weights, means, variances, counts and budget. Whether a well-formed report is *true* is not checked:
-    a liar spoils its own edge model and no other.
+    Lengths are checked before anything is parsed, then the blob's form, names, schema, types, shapes, finiteness,
+    weights, means, variances, counts and budget. Whether a well-formed report is *true* is not checked: a liar
+    spoils its own edge model and no other.
 
     Raises:
         ReportRejected: and nothing else; the message is the reason and starts with the field's name.
     """
+    upload = decode(blob, expected.max_bytes)
     _check_names(upload, expected)
     scalars = {name: _scalar(name, upload[name]) for name in _SCALARS}
     if scalars["schema"] != SCHEMA:
@@ -121,30 +136,26 @@ def check_report(upload: Mapping[str, bytes], expected: Expected) -> Report:
     return Report(scalars["device"], mixture, budget, scalars["images"], _check_classes(upload, expected))
 
 
-def _check_names(upload: Mapping[str, bytes], expected: Expected) -> None:
-    if not isinstance(upload, Mapping):
-        raise ReportRejected("upload: not a mapping of names to bytes.")
+def _check_names(upload: Arrays, expected: Expected) -> None:
     wanted = {*_SCALARS, *_MIXTURE, "budget"} | (set() if expected.class_count is None else {"classes"})
-    if len(upload) != len(wanted) or set(upload) != wanted:
+    if set(upload) != wanted:
         raise ReportRejected(f"upload: the fields are not exactly {', '.join(sorted(wanted))}.")
 
 
-def _scalar(name: str, data: bytes) -> int:
-    value = decode(name, data, max_values=1)
+def _scalar(name: str, value: Array) -> int:
     if value.shape != () or value.dtype != np.int64:
         raise ReportRejected(f"{name}: not one whole number.")
     return int(value)
 
 
-def _floats(name: str, data: bytes, max_values: int) -> FloatArray:
-    values = decode(name, data, max_values)
+def _floats(name: str, values: Array) -> FloatArray:
     if values.dtype != np.float64:
         raise ReportRejected(f"{name}: not floating-point numbers.")
-    return values.astype(np.float64)
+    return values.astype(np.float64, copy=False)
 
 
-def _check_mixture(upload: Mapping[str, bytes], covariance: str, expected: Expected) -> Mixture:
-    weights = _floats("weights", upload["weights"], expected.max_components)
+def _check_mixture(upload: Arrays, covariance: str, expected: Expected) -> Mixture:
+    weights = _floats("weights", upload["weights"])
     if weights.ndim != 1 or not 1 <= len(weights) <= expected.max_components:
         raise ReportRejected(
             f"weights: shape {weights.shape} is not that of 1 to {expected.max_components} components."
@@ -153,7 +164,7 @@ def _check_mixture(upload: Mapping[str, bytes], covariance: str, expected: Expec
         "means": (len(weights), expected.dimensions),
         "covariances": covariances_shape(covariance, len(weights), expected.dimensions),
     }
-    means, covariances = (_floats(name, upload[name], int(np.prod(shape))) for name, shape in shapes.items())
+    means, covariances = (_floats(name, upload[name]) for name in shapes)
     for name, values in (("weights", weights), ("means", means), ("covariances", covariances)):
         if name in shapes and values.shape != shapes[name]:
             raise ReportRejected(f"{name}: shape {values.shape} instead of {shapes[name]}.")
@@ -192,8 +203,8 @@ def _check_covariances(covariances: FloatArray, covariance: str, expected: Expec
     return symmetric
 
 
-def _check_budget(data: bytes, limits: Budget) -> Budget:
-    values = _floats("budget", data, len(_LIMITS))
+def _check_budget(numbers: Array, limits: Budget) -> Budget:
+    values = _floats("budget", numbers)
     if values.shape != (len(_LIMITS),) or np.isnan(values).any() or (values <= 0).any():
         raise ReportRejected(f"budget: not {len(_LIMITS)} positive numbers.")
     if np.isinf(values).all():
@@ -209,10 +220,10 @@ def _check_budget(data: bytes, limits: Budget) -> Budget:
     return Budget(**budget)
 
 
-def _check_classes(upload: Mapping[str, bytes], expected: Expected) -> tuple[int, ...] | None:
+def _check_classes(upload: Arrays, expected: Expected) -> tuple[int, ...] | None:
     if expected.class_count is None:
         return None
-    values = decode("classes", upload["classes"], expected.class_count)
+    values = upload["classes"]
     if values.ndim != 1 or values.dtype != np.int64 or len(values) == 0:
         raise ReportRejected("classes: not a list of class numbers.")
     if values.min() < 0 or values.max() >= expected.class_count or (np.diff(values) <= 0).any():

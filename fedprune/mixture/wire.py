@@ -1,58 +1,52 @@
-"""Named arrays as .npy bytes, and back from bytes that nobody vouches for.
+"""Named arrays as one safetensors blob, and back from bytes that nobody vouches for."""
 
-NumPy's own reader evaluates the header as a Python literal and allocates what it asks for. This one accepts only the
-one spelling that NumPy writes for plain little-endian numbers, and looks at the size before it touches the data.
-"""
-
-import io
-import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from fedprune.core.errors import ReportRejected
 from fedprune.core.memory import aligned
 
-_MAGIC = b"\x93NUMPY\x01\x00"
-_SHAPE = r"(?:\d{1,9},|\d{1,9}(?:, \d{1,9}){1,2})?"
-_HEADER = re.compile(
-    rf"\{{'descr': '(<f2|<f4|<f8|<i8)', 'fortran_order': False, 'shape': \(({_SHAPE})\), \}} *\n".encode()
-)
-_MAX_HEADER = 256
+MAX_HEADER = 1024  # bytes; a report's takes about 600
+DTYPES = ("float16", "float32", "float64", "int64")
 
 
-def encode(array: NDArray[np.floating] | NDArray[np.int64]) -> bytes:
-    """Write an array as .npy bytes, format version 1.0, without pickle."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+def encode(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Write arrays as one safetensors blob without metadata."""
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    return save(contiguous)
 
 
-def decode(name: str, data: bytes, max_values: int) -> NDArray[np.float64] | NDArray[np.int64]:
-    """Read .npy bytes of a float or int64 array with at most `max_values` values and three dimensions.
+def decode(blob: bytes, max_bytes: int) -> dict[str, NDArray[Any]]:
+    """Read a blob that `encode` wrote; memory stays below a small multiple of `max_bytes`, whatever it claims.
 
-    Memory stays below a small multiple of `8 * max_values`, whatever the bytes claim.
+    Lengths are checked before anything is parsed. A blob must be, byte for byte, what `encode` writes for the arrays
+    that it holds: then no name comes twice, nothing hides between, behind or beside the arrays, and two blobs that
+    hold the same are the same.
 
     Raises:
-        ReportRejected: the bytes are anything else; the message starts with `name`.
+        ReportRejected: the bytes are anything else.
     """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ReportRejected(f"{name}: not bytes.")
-    if len(data) > 8 * max_values + _MAX_HEADER:
-        raise ReportRejected(f"{name}: {len(data)} bytes are more than {max_values} values need.")
-    head = bytes(data[: 10 + _MAX_HEADER])
-    if len(head) < 10 or head[:8] != _MAGIC:
-        raise ReportRejected(f"{name}: not a .npy array of format 1.0.")
-    length = int.from_bytes(head[8:10], "little")
-    match = _HEADER.fullmatch(head[10 : 10 + length]) if length <= _MAX_HEADER else None
-    if match is None:
-        raise ReportRejected(f"{name}: the header does not describe a plain float or int64 array.")
-    dtype = np.dtype(match[1].decode())
-    shape = tuple(int(size) for size in match[2].split(b",") if size)
-    values = int(np.prod(shape, dtype=object))
-    if values > max_values:
-        raise ReportRejected(f"{name}: shape {shape} holds more than {max_values} values.")
-    if len(data) != 10 + length + values * dtype.itemsize:
-        raise ReportRejected(f"{name}: the data does not fill shape {shape}.")
-    array = np.frombuffer(data, dtype=dtype, count=values, offset=10 + length).reshape(shape)
-    return aligned(array.astype(np.int64)) if dtype.kind == "i" else aligned(array.astype(np.float64))
+    if not isinstance(blob, bytes):
+        raise ReportRejected("upload: not bytes.")
+    if len(blob) > max_bytes:
+        raise ReportRejected(f"upload: {len(blob)} bytes are more than {max_bytes}.")
+    if not 2 <= int.from_bytes(blob[:8], "little") <= MAX_HEADER or len(blob) < 10:
+        raise ReportRejected(f"upload: no safetensors header of at most {MAX_HEADER} bytes.")
+    try:
+        arrays = load(blob)
+    except Exception as error:  # the loader raises its own, NumPy's and KeyError for types that NumPy lacks
+        raise ReportRejected("upload: not a whole safetensors blob.") from error
+    for array in arrays.values():
+        if array.dtype.name not in DTYPES:
+            raise ReportRejected(f"upload: {array.dtype.name} is not one of {', '.join(DTYPES)}.")
+    if encode(arrays) != blob:
+        raise ReportRejected("upload: not the one way of writing what it holds.")
+    # As float64 or int64, in memory of their own: bits must not depend on where in the blob an array stood.
+    return {
+        name: aligned(array.astype(np.int64 if array.dtype.kind == "i" else np.float64))
+        for name, array in arrays.items()
+    }

@@ -1,6 +1,5 @@
 """What a device answers with: a report, and the counts of an evaluation."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedprune.privacy.ledger import LedgerEntry
@@ -10,13 +9,8 @@ from fedprune.privacy.ledger import LedgerEntry
 class Upload:
     """A packed report and the ledger entries for what it releases."""
 
-    arrays: Mapping[str, bytes]
+    report: bytes
     ledger: tuple[LedgerEntry, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the report."""
-        return sum(len(data) for data in self.arrays.values())
 
 
 @dataclass(frozen=True)

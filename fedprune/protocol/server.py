@@ -85,14 +85,14 @@ class Server:
             device=world.setup.compute,
         )
 
-    def receive(self, device: int, upload: Mapping[str, bytes]) -> Report:
-        """Check an upload and keep the report.
+    def receive(self, device: int, blob: bytes) -> Report:
+        """Check an uploaded report and keep it.
 
         Raises:
             ReportRejected: with the reason; nothing is kept.
         """
         class_count = len(self.world.dataset.classes) if self.world.setup.share_classes else None
-        report = check_report(upload, Expected.of(self.space, device, class_count))
+        report = check_report(blob, Expected.of(self.space, device, class_count))
         self.reports[device] = report
         return report
 

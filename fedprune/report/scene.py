@@ -41,7 +41,7 @@ class Scene:
     def report(self, device: int) -> Report:
         """Return the report of a device, made again as in the run."""
         if device not in self.server.reports:
-            self.server.receive(device, make_report(self.world, device, self.server.space).arrays)
+            self.server.receive(device, make_report(self.world, device, self.server.space).report)
         return self.server.reports[device]
 
     @lru_cache(maxsize=64)  # noqa: B019 (a scene lives as long as its page)

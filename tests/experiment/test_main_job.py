@@ -36,7 +36,7 @@ def test_a_run_gives_every_device_a_model_within_its_budget(small):
     assert (devices["subclassifier_correct"] >= devices["base_correct"]).all()
     assert (devices["subclassifier_correct"] / devices["test_images"]).mean() > 0.85
     assert (devices["edge_correct"] / devices["test_images"]).mean() > 2 / devices["classes"].mean()
-    for name in ("record.json", "devices.parquet", "ledger.json", "config.json", "reports/device-000.npz"):
+    for name in ("record.json", "devices.parquet", "ledger.json", "config.json", "reports/device-000.safetensors"):
         assert (record.folder / name).is_file()
 
 

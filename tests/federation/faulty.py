@@ -3,7 +3,6 @@
 The file that FEDPRUNE_TEST_FAULTS names holds JSON: the fault of a device at a phase, e.g. {"report 3": "raise"}.
 """
 
-import io
 import json
 import os
 import sys
@@ -11,10 +10,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from safetensors.numpy import load
 
 from fedprune.federation import client_app, messages
+from fedprune.mixture.report import MAX_BYTES
+from fedprune.mixture.wire import encode
 
 SLEEP = 1000.0
 PHASES = {
@@ -64,40 +66,22 @@ BEFORE = {
 }
 
 
-def npy(values):
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(values), allow_pickle=False)
-    return buffer.getvalue()
-
-
 def _report(change):
-    """Let `change` alter the report's arrays, a dict of names to .npy bytes."""
+    """Let `change` turn the report's bytes into others."""
 
     def alter(reply):
-        arrays = {name: array.data for name, array in reply.content.array_records["report"].items()}
-        change(arrays)
-        reply.content["report"] = ArrayRecord(
-            {name: Array("float32", (1,), "numpy.ndarray", data) for name, data in arrays.items()}
-        )
-        return reply
+        return _config(report=change(reply.content.config_records["config"]["report"]))(reply)
 
     return alter
 
 
 def _set(name, change):
-    def alter(arrays):
-        arrays[name] = npy(change(np.load(io.BytesIO(arrays[name]))))
-
-    return _report(alter)
+    return _report(lambda report: encode((arrays := load(report)) | {name: change(arrays[name])}))
 
 
-def _bomb(arrays):
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000,), }"
-    arrays["weights"] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
-
-
-def _not_psd(arrays):
-    arrays["covariances"] = npy(-np.load(io.BytesIO(arrays["covariances"])))
+def _bomb(report):
+    header = b'{"weights":{"dtype":"F64","shape":[100000000000],"data_offsets":[0,800000000000]}}'
+    return len(header).to_bytes(8, "little") + header + bytes(100)
 
 
 def _config(**values):
@@ -119,7 +103,7 @@ def _counts(record="metrics", **values):
 
 
 def _impostor(reply):
-    if "report" in reply.content:
+    if "report" in reply.content.config_records["config"]:
         reply = _set("device", lambda device: device + 1)(reply)
     return _config(device=int(reply.content.config_records["config"]["device"]) + 1)(reply)
 
@@ -138,16 +122,8 @@ def _content(reply, content):
     return reply
 
 
-def _truncate(arrays):
-    arrays["means"] = arrays["means"][:-7]
-
-
-def _rename(arrays):
-    arrays["mean"] = arrays.pop("means")
-
-
-def _bloat(arrays):
-    arrays["means"] = bytes(messages.MAX_REPORT_BYTES + 1)
+def _rename(report):
+    return encode({"mean" if name == "means" else name: array for name, array in load(report).items()})
 
 
 AFTER = {
@@ -156,10 +132,10 @@ AFTER = {
     "wrong keys": _report(_rename),
     "header bomb": _report(_bomb),
     "negative weights": _set("weights", lambda weights: -weights),
-    "covariance not positive": _report(_not_psd),
+    "covariance not positive": _set("covariances", lambda covariances: -covariances),
     "10^12 images": _set("images", lambda images: images * 0 + 10**12),
-    "truncated bytes": _report(_truncate),
-    "too many bytes": _report(_bloat),
+    "truncated bytes": _report(lambda report: report[:-7]),
+    "too many bytes": _report(lambda report: report + bytes(MAX_BYTES)),
     "answers for another": _impostor,
     "another node's name": _foreign_node,
     "no records": _no_records,
