@@ -7,7 +7,8 @@ import numpy as np
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
-from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas, quotas, require_private
+from fedprune.data.partition import apportion
+from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas, require_private
 
 
 @register("selector", "label_histogram")
@@ -21,5 +22,5 @@ class LabelHistogram(Selector):
         classes, counts = np.unique(private.labels, return_counts=True)
         keys = task.generator().random(len(task.indices))
         scores = np.where(private.pool_labels[:, None] == classes, keys[:, None], -np.inf)
-        positions, missing = fill_quotas(scores, quotas(counts.astype(np.float64), size), keys)
+        positions, missing = fill_quotas(scores, apportion(counts.astype(np.float64), size), keys)
         return task.indices[positions], {"quota_shortfall": float(missing)}

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
+from fedprune.data.partition import apportion
 from fedprune.mixture.density import component_log_density, log_density
-from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas, quotas
+from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas
 
 
 @register("selector", "quota_density")
@@ -18,5 +19,5 @@ class QuotaDensity(Selector):
         """Fill the quotas."""
         scores = component_log_density(task.mixture, task.points)
         spare = log_density(task.mixture, task.points)
-        positions, missing = fill_quotas(scores, quotas(task.mixture.weights, size), spare)
+        positions, missing = fill_quotas(scores, apportion(task.mixture.weights, size), spare)
         return task.indices[positions], {"quota_shortfall": float(missing)}

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
+from fedprune.data.partition import apportion
 from fedprune.mixture.density import component_log_density, log_density
-from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas, quotas
+from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas
 
 
 @register("selector", "quota_ratio")
@@ -18,5 +19,5 @@ class QuotaRatio(Selector):
         """Fill the quotas; the denominator keeps the picks off what is merely common in the pool."""
         pool = log_density(task.space.anchors, task.points)
         scores = component_log_density(task.mixture, task.points) - pool[:, None]
-        positions, missing = fill_quotas(scores, quotas(task.mixture.weights, size), task.log_ratio())
+        positions, missing = fill_quotas(scores, apportion(task.mixture.weights, size), task.log_ratio())
         return task.indices[positions], {"quota_shortfall": float(missing)}

@@ -118,14 +118,6 @@ def highest(scores: FloatArray, size: int) -> IntArray:
     return np.asarray(np.argsort(-scores, kind="stable")[:size])
 
 
-def quotas(weights: FloatArray, size: int) -> IntArray:
-    """Share `size` places by weight: largest remainders, ties to the earlier; the sum is exactly `size`."""
-    exact = weights / weights.sum() * size
-    shares: IntArray = np.floor(exact).astype(np.int64)
-    shares[highest(exact - shares, size - int(shares.sum()))] += 1
-    return shares
-
-
 def fill_quotas(scores: FloatArray, shares: IntArray, spare: FloatArray) -> tuple[IntArray, int]:
     """Let every component take its best free images, the largest share first.
 

@@ -8,7 +8,8 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
-from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas, quotas
+from fedprune.data.partition import apportion
+from fedprune.proxy.selector import SelectionTask, Selector, fill_quotas
 
 
 @register("selector", "votes")
@@ -27,5 +28,5 @@ class VotesSelector(Selector):
         cells = np.flatnonzero(mass)
         inside = pairwise_distances_argmin(task.points, centres)[:, None] == cells
         scores = np.where(inside, task.generator().random((len(task.points), 1)), -np.inf)
-        positions, missing = fill_quotas(scores, quotas(mass[cells], size), task.log_ratio())
+        positions, missing = fill_quotas(scores, apportion(mass[cells], size), task.log_ratio())
         return task.indices[positions], {"quota_shortfall": float(missing)}

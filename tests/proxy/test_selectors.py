@@ -18,13 +18,13 @@ from fedprune.proxy.quality import label_total_variation, mmd
 from fedprune.proxy.quota_density import QuotaDensity
 from fedprune.proxy.quota_ratio import QuotaRatio
 from fedprune.proxy.random import Random
+from fedprune.data.partition import apportion
 from fedprune.proxy.selector import (
     PrivateView,
     SelectionTask,
     Selector,
     effective_sample_size,
     fill_quotas,
-    quotas,
 )
 from fedprune.proxy.top_density import TopDensity
 from fedprune.proxy.transport import OptimalTransport
@@ -163,7 +163,7 @@ def test_oracle_of_a_small_device_gives_what_it_has(task: SelectionTask) -> None
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20), st.integers(0, 500))
 def test_quotas_sum_to_the_size_and_stay_within_one_place(weights: list[float], size: int) -> None:
-    shares = quotas(np.array(weights), size)
+    shares = apportion(np.array(weights), size)
     assert shares.sum() == size
     assert (np.abs(shares - np.array(weights) / sum(weights) * size) < 1 + 1e-9).all()
 
