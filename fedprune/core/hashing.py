@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ def _update(digest: Any, value: Any) -> None:
         for key in sorted(value, key=str):
             digest.update(f"{key}=".encode())
             _update(digest, value[key])
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, bytes):
+        digest.update(f"bytes {len(value)}\n".encode() + value)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
         digest.update(f"sequence {len(value)}\n".encode())
         for item in value:
             _update(digest, item)
-    elif isinstance(value, bytes):
-        digest.update(f"bytes {len(value)}\n".encode() + value)
     else:
         digest.update(json.dumps(value, default=str).encode() + b"\n")

@@ -41,6 +41,6 @@ def deal_with(partitioner: str, dataset: Dataset, private: IntArray, seed: int, 
             made = getattr(classes, partitioner)(**arguments)
             made.dataset = datasets.Dataset.from_dict({LABEL: dataset.train.labels[shuffled], "index": shuffled})
             parts = [made.load_partition(device)["index"] for device in range(arguments["num_partitions"])]
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, ZeroDivisionError, AssertionError) as error:
         raise DataError(f"Flower's {partitioner} cannot deal these images: {error} Change partition.*") from error
     return [Dealt(np.asarray(part, dtype=np.int64)) for part in parts]

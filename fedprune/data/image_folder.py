@@ -1,21 +1,29 @@
 """Image files in one folder a class."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fedprune.core.content import file_hashes
 from fedprune.core.errors import DataError
-from fedprune.core.hashing import content_hash
 from fedprune.core.registry import register
-from fedprune.data.encoded import EncodedImages, shorter_side
+from fedprune.data.encoded import EncodedImages, dataset_of, shorter_side
 from fedprune.data.images import Dataset, DataSource
+from fedprune.data.labels import in_natural_order, natural_key
+
+# Folders that systems and tools leave behind; names that begin with a dot or an @ are passed over too.
+NOT_CLASSES = ("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 
 
 @register("data", "image_folder")
 @dataclass(frozen=True)
 class ImageFolder(DataSource):
     """Your own image files: `root/train/<class>/*.jpg` and `root/test/<class>/*.jpg`.
+
+    Classes are put in natural order (9 before 10). Images in folders below a class's belong to that class. Hidden
+    files and folders are passed over.
 
     Attributes:
         root: Folder that holds the folders of training and test images.
@@ -29,7 +37,7 @@ class ImageFolder(DataSource):
     train_folder: str = "train"
     test_folder: str = "test"
     image_size: int | None = None
-    suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+    suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -39,8 +47,6 @@ class ImageFolder(DataSource):
     def load(self) -> Dataset:
         """List the files; images are decoded when they are read.
 
-        The fingerprint covers each file's class, name and size, not its bytes.
-
         Raises:
             DataError: a folder is missing or empty, or the first image cannot be read.
         """
@@ -48,32 +54,54 @@ class ImageFolder(DataSource):
             raise DataError("data=image_folder needs data.root: the folder that holds the folders train and test.")
         root = Path(self.root).expanduser()
         train, test = self._files(root / self.train_folder), self._files(root / self.test_folder)
-        classes = tuple(train)
         if unknown := sorted(set(test) - set(train)):
             raise DataError(
                 f"{root / self.test_folder} has the class {unknown[0]!r}, which {root / self.train_folder} has not. "
                 "Add training images of it or take it out."
             )
-        paths = [[path for name in classes for path in split.get(name, [])] for split in (train, test)]
-        side = self.image_size or shorter_side(paths[0][0], "The first image")
-        sizes = [[(path.parent.name, path.name, path.stat().st_size) for path in part] for part in paths]
-        images = [
-            EncodedImages(np.array([classes.index(path.parent.name) for path in part], np.int64), part, side, str(root))
-            for part in paths
-        ]
-        return Dataset("image_folder", images[0], images[1], classes, content_hash(sizes, side))
+        classes = tuple(train)
+        side = self.image_size or shorter_side(train[classes[0]][0], "The first image")
+        sets = []
+        for split, folder in ((train, self.train_folder), (test, self.test_folder)):
+            labels = [label for label, name in enumerate(classes) for _ in split.get(name, [])]
+            paths = [path for name in classes for path in split.get(name, [])]
+            sets.append(images_in(paths, labels, side, root / folder))
+        return dataset_of("image_folder", sets[0], sets[1], classes)
 
     def _files(self, folder: Path) -> dict[str, list[Path]]:
-        """Return the image files of each class in `folder`, both sorted by name."""
+        """Return the image files of each class in `folder`, both in natural order."""
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}. It must hold one folder a class; check data.root.")
-        found = {
-            place.name: sorted(path for path in place.iterdir() if path.suffix.lower() in self.suffixes)
-            for place in sorted(folder.iterdir())
-            if place.is_dir()
-        }
+        names = in_natural_order([place.name for place in folder.iterdir() if place.is_dir()])
+        found = {name: self._below(folder / name) for name in names if not is_hidden(name)}
         if not found:
             raise DataError(f"The class list is empty: {folder} holds no folders. Make one a class, with its images.")
         if empty := [name for name, paths in found.items() if not paths]:
             raise DataError(f"The class folder {folder / empty[0]} holds no images ({', '.join(self.suffixes)}).")
         return found
+
+    def _below(self, folder: Path) -> list[Path]:
+        found = []
+        for place, folders, files in os.walk(folder):
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            found += [
+                Path(place, name)
+                for name in files
+                if not is_hidden(name) and Path(name).suffix.lower() in self.suffixes
+            ]
+        return sorted(found, key=lambda path: [natural_key(part) for part in path.parts])
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file or folder of that name is none of the user's making."""
+    return name.startswith((".", "@")) or name in NOT_CLASSES
+
+
+def images_in(paths: list[Path], labels: list[int], side: int, where: Path) -> EncodedImages:
+    """Return image files as images, their contents hashed.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    digests = [bytes.fromhex(value) for value in file_hashes(paths)]
+    return EncodedImages(np.array(labels, np.int64), paths, side, str(where), digests)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedprune.core.registry import register
+from fedprune.data.images import IntArray
 from fedprune.data.parquet import Parquet
 from fedprune.data.table import Table
 
@@ -33,6 +34,6 @@ class ImagenetSample(Parquet):
     test_split: str = "validation"
     image_size: int | None = 224
 
-    def subtasks(self, train: Table, classes: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
+    def subtasks(self, train: Table, labels: IntArray) -> Mapping[str, tuple[int, ...]]:
         """Return kinds of things that stand together in WordNet's order."""
         return {kind: tuple(label for part in parts for label in part) for kind, parts in KINDS.items()}

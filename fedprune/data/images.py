@@ -23,6 +23,11 @@ class ImageSet(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def originals(self) -> IntArray:
+        """(images,) index of the first image with the same content; copies that are known are told by it."""
+        return np.arange(len(self))
+
     @abstractmethod
     def read(self, indices: IntArray) -> Pixels:
         """Return the images at `indices` as (len(indices), height, width, 3) RGB bytes."""
@@ -50,6 +55,7 @@ class Dataset:
         classes: Class names; a label is an index into them.
         subtasks: Named lists of classes, as NuWa uses, e.g. `{"greek": (3, 4, 5)}`.
         fingerprint: Hash of the content, the same wherever the same data is loaded.
+        notes: What was left out while reading, a sentence each.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     subtasks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

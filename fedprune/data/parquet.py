@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fedprune.core.errors import DataError
-from fedprune.core.hashing import content_hash
 from fedprune.core.registry import register
-from fedprune.data.encoded import EncodedImages, shorter_side
-from fedprune.data.images import Dataset, DataSource
-from fedprune.data.table import Columns, Table, read_hub, read_local
+from fedprune.data.encoded import EncodedImages, dataset_of, shorter_side
+from fedprune.data.images import Dataset, DataSource, IntArray
+from fedprune.data.labels import classes_of
+from fedprune.data.table import Columns, Table, find_files, read_hub, read_local
 
 ROOT_VARIABLE = "FEDPRUNE_DATA"
 
@@ -23,17 +21,18 @@ class Parquet(DataSource):
     """Your own images in parquet files of the hub's layout, local or on the hub.
 
     Attributes:
-        root: Folder that holds the files; without it, `folder` under the folder that the environment variable
-            FEDPRUNE_DATA names, and without that the hub.
+        root: Folder that holds the files, whole or in the hub's parts (`train-00000-of-00012.parquet`); without it,
+            `folder` under the folder that the environment variable FEDPRUNE_DATA names, and without that the hub.
         folder: Folder under FEDPRUNE_DATA.
-        hub: Name of the data set on the Hugging Face hub.
+        hub: Name of the data set on the Hugging Face hub, or a folder in that layout; its images stay on the disk,
+            where local files under `root` are held in memory.
         train_file: File of the training images.
         test_file: File of the test images.
         train_split: The hub's name of the training images.
         test_split: The hub's name of the test images.
         image_column: Column of encoded images.
-        label_column: Column of integer classes.
-        group_column: Column of integer coarse classes, each of which becomes a sub-task.
+        label_column: Column of classes, as integers from 0 or as names.
+        group_column: Column of coarse classes, as integers or as names; each becomes a sub-task.
         image_size: Side that images are brought to; without it the shorter side of the first one.
     """
 
@@ -65,28 +64,23 @@ class Parquet(DataSource):
         """
         columns = Columns(self.image_column, self.label_column, self.group_column)
         train = self._read(self.train_file, self.train_split, columns)
-        test = without_members(self._read(self.test_file, self.test_split, columns), train)
-        classes = class_names(train, test, self.label_column)
+        test = self._read(self.test_file, self.test_split, columns)
+        classes, train_labels, test_labels = classes_of(train.label, test.label)
         side = self.image_size or shorter_side(train.encoded[0], f"Image 0 of {train.where}")
-        fingerprint = content_hash(train.encoded, train.labels, test.encoded, test.labels, classes, side)
-        members, others = (EncodedImages(table.labels, table.encoded, side, table.where) for table in (train, test))
-        return Dataset(self._title(), members, others, classes, fingerprint, self.subtasks(train, classes))
+        members = EncodedImages(train_labels, train.encoded, side, train.where)
+        others = EncodedImages(test_labels, test.encoded, side, test.where)
+        return dataset_of(self._title(), members, others, classes, self.subtasks(train, train_labels))
 
-    def subtasks(self, train: Table, classes: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
+    def subtasks(self, train: Table, labels: IntArray) -> Mapping[str, tuple[int, ...]]:
         """Return the named sub-tasks: here, the classes of each coarse class."""
-        if train.groups is None:
-            return {}
-        assert self.group_column is not None
-        titles = train.names.get(self.group_column) or tuple(map(str, range(int(train.groups.max()) + 1)))
-        members = {title: train.labels[train.groups == group] for group, title in enumerate(titles)}
-        return {title: tuple(np.unique(labels).tolist()) for title, labels in members.items() if len(labels)}
+        return train.members(labels)
 
     def _read(self, file: str, split: str, columns: Columns) -> Table:
-        if self.root is not None:
-            return read_local(Path(self.root).expanduser() / file, columns)
         shelf = os.environ.get(ROOT_VARIABLE)
+        if self.root is not None:
+            return read_local(find_files(Path(self.root).expanduser(), file), columns)
         if shelf and self.folder:
-            return read_local(Path(shelf).expanduser() / self.folder / file, columns)
+            return read_local(find_files(Path(shelf).expanduser() / self.folder, file), columns)
         if self.hub is not None:
             return read_hub(self.hub, split, columns)
         other = (
@@ -99,33 +93,3 @@ class Parquet(DataSource):
 
     def _title(self) -> str:
         return str(getattr(self, "name", "parquet"))
-
-
-def class_names(train: Table, test: Table, column: str) -> tuple[str, ...]:
-    """Return the class names that the table has, or else the labels as text.
-
-    Raises:
-        DataError: a label has no name, or there are no classes.
-    """
-    highest, lowest = max(int(table.labels.max()) for table in (train, test)), int(train.labels.min())
-    names = train.names.get(column) or tuple(map(str, range(highest + 1)))
-    if lowest < 0 or highest >= len(names):
-        raise DataError(
-            f"{train.where} has the labels {lowest} to {highest} but {len(names)} class names. "
-            "Labels must run from 0; correct the column or its names."
-        )
-    return names
-
-
-def without_members(test: Table, train: Table) -> Table:
-    """Return `test` without the images that also stand in `train`, byte for byte.
-
-    Raises:
-        DataError: nothing is left.
-    """
-    members = set(train.encoded)
-    stay = [index for index, encoded in enumerate(test.encoded) if encoded not in members]
-    if not stay:
-        raise DataError(f"All images of {test.where} stand in {train.where} too. Name another test file.")
-    groups = None if test.groups is None else test.groups[stay]
-    return Table([test.encoded[index] for index in stay], test.labels[stay], groups, test.names, test.where)

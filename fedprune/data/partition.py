@@ -62,6 +62,7 @@ class ShardPartitioner(Partitioner):
         pool, validation, private = public_cut(
             dataset.train.labels, self.pool_share, self.validation_share, self.pool_seed
         )
+        validation, private = without_copies(dataset.train.originals, pool, validation, private)
         tested = np.bincount(dataset.test.labels, minlength=len(dataset.classes)) > 0
         private = private[tested[dataset.train.labels[private]]]
         if self.devices > len(private):
@@ -106,6 +107,23 @@ def public_cut(
     private = np.flatnonzero(place >= pool_share + validation_share)
     validation = np.flatnonzero((place >= pool_share) & (place < pool_share + validation_share))
     return pool, validation, private
+
+
+def without_copies(
+    originals: IntArray, pool: IntArray, validation: IntArray, private: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Return validation and private images without copies of what is public already, private ones once each.
+
+    Args:
+        originals: Of each image, the index of the first one with the same content.
+        pool: The public pool; it stays as it is.
+        validation: The public validation cut.
+        private: All other images.
+    """
+    validation = validation[~np.isin(originals[validation], originals[pool])]
+    private = private[~np.isin(originals[private], originals[np.concatenate([pool, validation])])]
+    _, first = np.unique(originals[private], return_index=True)
+    return validation, private[np.sort(first)]
 
 
 def apportion(weights: NDArray[np.floating] | IntArray, total: int) -> IntArray:

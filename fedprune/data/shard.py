@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedprune.core.errors import DataError
 from fedprune.core.registry import register
 from fedprune.data.flower import deal_with
 from fedprune.data.images import Dataset, IntArray
@@ -27,6 +28,15 @@ class ShardsOfLabels(ShardPartitioner):
             raise ValueError(f"shards_per_device must be at least 1, not {self.shards_per_device}.")
 
     def deal(self, dataset: Dataset, private: IntArray, seed: int) -> Sequence[Dealt]:
-        """Deal the shards at random."""
+        """Deal the shards at random.
+
+        Raises:
+            DataError: there are more shards than images.
+        """
+        if (shards := self.shards_per_device * self.devices) > len(private):
+            raise DataError(
+                f"{shards} shards ({self.shards_per_device} a device) cannot be cut out of {len(private)} private "
+                "images. Lower partition.shards_per_device, partition.devices or partition.pool_share."
+            )
         options = {"num_shards_per_partition": self.shards_per_device}
         return deal_with("ShardPartitioner", dataset, private, seed, num_partitions=self.devices, **options)

@@ -1,5 +1,4 @@
 import io
-import json
 import os
 import subprocess
 import sys
@@ -16,23 +15,7 @@ from fedprune.data.digits import Digits
 from fedprune.data.image_folder import ImageFolder
 from fedprune.data.imagenet_sample import KINDS, ImagenetSample
 from fedprune.data.parquet import Parquet
-
-
-def picture(value: int, size: tuple[int, int] = (6, 6), kind: str = "png") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, (value, 0, 255 - value)).save(file, kind)
-    return file.getvalue()
-
-
-def write(path, encoded, labels, groups=None, names=None, image="image"):
-    columns = {image: [{"bytes": value, "path": "x"} for value in encoded], "label": labels}
-    if groups is not None:
-        columns["group"] = groups
-    table = pyarrow.table(columns)
-    if names:
-        features = {column: {"names": values, "_type": "ClassLabel"} for column, values in names.items()}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pyarrow.parquet.write_table(table, path)
+from tests.data.pictures import picture, write
 
 
 @pytest.fixture
@@ -154,7 +137,7 @@ def test_image_folder_reads_classes_in_order(tmp_path):
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                (folder / f"{number}.png").write_bytes(picture(value + number))
+                (folder / f"{number}.png").write_bytes(picture(value + number + (20 if split == "test" else 0)))
             (folder / "notes.txt").write_text("no image")
     data = ImageFolder(root=str(tmp_path)).load()
     assert data.classes == ("ant", "bee")

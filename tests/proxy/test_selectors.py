@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedprune.core.errors import ConfigError
+from fedprune.data.partition import apportion
 from fedprune.mixture.gmm import GaussianMixtureFit
 from fedprune.mixture.mixture import Mixture
 from fedprune.mixture.space import fit_space
@@ -18,7 +19,6 @@ from fedprune.proxy.quality import label_total_variation, mmd
 from fedprune.proxy.quota_density import QuotaDensity
 from fedprune.proxy.quota_ratio import QuotaRatio
 from fedprune.proxy.random import Random
-from fedprune.data.partition import apportion
 from fedprune.proxy.selector import (
     PrivateView,
     SelectionTask,
