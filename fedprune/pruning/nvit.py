@@ -87,7 +87,7 @@ class NViT(Ranking):
         for budget in removal_steps(shape, task.budget, self.step):
             every_class = replace(task, classes=None)  # the loss may ask any
             keep = self.search(every_class, self._scores(importance, shape), budget)
-            rows, there = gradients_on(task, cut(task.base, keep))
+            rows, there = gradients_on(task, cut(task.base, keep, plain_norm=False))
             fresh = self._importance(rows, task)
             importance = self.momentum * importance + (1 - self.momentum) * fresh
             importance[np.setdiff1d(np.arange(len(fresh)), there)] = -np.inf

@@ -16,9 +16,10 @@ from fedprune.devices.groups import Floors
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.method import Method, PruningTask
-from fedprune.pruning.rotation import check_attention, rotated
+from fedprune.pruning.rotation import check_coordinates, in_coordinates
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.shape import Keep
+from fedprune.vit.stream import is_rotated
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import unpack
 
@@ -53,15 +54,20 @@ class Ranking(Method):
         align: Widths become multiples of this number.
         attention: `low_rank`: score and cut the base with each head's query-key and value dimensions rotated to
             singular directions (NuWa, equations 5 and 9 to 12; see `vit.lowrank`); `as_is`: the base's own dimensions.
+        stream: `rotated`: score and cut the base with its embedding dimensions rotated to directions of the pool's
+            stream, see `vit.stream`; `as_is`: the base's own dimensions.
+        directions: Which directions those are: `pca`, `geo`, `random` or `axes`, see `evidence.directions`.
     """
 
     dimensions: tuple[str, ...] = field(default=WIDTHS, kw_only=True)
     floors: Floors = field(default_factory=Floors, kw_only=True)
     align: int = field(default=1, kw_only=True)
     attention: str = field(default="as_is", kw_only=True)
+    stream: str = field(default="as_is", kw_only=True)
+    directions: str = field(default="pca", kw_only=True)
 
     def __post_init__(self) -> None:
-        check_attention(self.attention)
+        check_coordinates(self)
 
     @property
     def reads(self) -> Reads:
@@ -73,7 +79,7 @@ class Ranking(Method):
         """Return one number for every unit, as a row in the order of `vit.units`; higher is more important.
 
         Args:
-            task: The device's task, its base and evidence in the coordinates that `attention` asks for.
+            task: The device's task, its base and evidence in the coordinates that the method asks for.
         """
 
     def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
@@ -82,8 +88,7 @@ class Ranking(Method):
         if not reads.statistics:
             return
         parts = [*(proxies if reads.proxy else ()), *([pool_sample(pool, reads.pool)] if reads.pool else ())]
-        evidence = evidence.on(rotated(evidence.base, self.attention)).under(reads.loss)
-        evidence.prepare(np.concatenate(parts), reads.statistics)
+        self._coordinates(evidence, pool).under(reads.loss).prepare(np.concatenate(parts), reads.statistics)
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Score, search the budget, cut.
@@ -95,9 +100,12 @@ class Ranking(Method):
         return cut(task.base, self.search(task, self.score(task)))
 
     def in_coordinates(self, task: PruningTask) -> PruningTask:
-        """Return the same task over the base in the coordinates of `attention`, and over evidence measured on it."""
-        base = rotated(task.base, self.attention)
-        return replace(task, base=base, evidence=task.evidence.on(base))
+        """Return the same task over the base in this method's coordinates, and over evidence measured on it."""
+        evidence = self._coordinates(task.evidence, task.pool)
+        return replace(task, base=evidence.base, evidence=evidence)
+
+    def _coordinates(self, evidence: Evidence, pool: IntArray) -> Evidence:
+        return in_coordinates(evidence, pool, self.attention, self.stream, self.directions)
 
     def search(self, task: PruningTask, scores: FloatArray, budget: Budget | None = None) -> Keep:
         """Return the largest selection along `scores` within `budget`, or within the task's own.
@@ -105,9 +113,12 @@ class Ranking(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        units = unpack(scores.copy(), task.base.shape)
+        if is_rotated(task.base):
+            units.embed[-1] = np.inf  # stands for the mean, see `vit.stream`
         return keep_within(
             task.base.shape,
-            unpack(scores, task.base.shape),
+            units,
             budget or task.budget,
             task.classes,
             dimensions=self.dimensions,

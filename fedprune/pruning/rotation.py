@@ -1,17 +1,34 @@
-"""The coordinates in which a base is scored and cut: its own, or each head's dimensions rotated."""
+"""The coordinates in which a base is scored and cut: its own, or a residual stream and heads that are rotated."""
 
+from typing import Any
+
+from fedprune.data.images import IntArray
+from fedprune.evidence.directions import DIRECTIONS
+from fedprune.evidence.evidence import Evidence
+from fedprune.pruning.sample import pool_sample
 from fedprune.vit.base import Base
 from fedprune.vit.lowrank import low_rank
+from fedprune.vit.stream import rotate
 
 ATTENTION = ("low_rank", "as_is")
+STREAM = ("rotated", "as_is")
+SAMPLE = 256  # pool images behind the directions of a rotated stream
 
 
-def check_attention(attention: str) -> None:
-    """Raise ValueError where `attention` is none of `ATTENTION`."""
-    if attention not in ATTENTION:
-        raise ValueError(f"attention is {attention!r}; choose one of {', '.join(ATTENTION)}.")
+def check_coordinates(method: Any) -> None:
+    """Raise ValueError where a method's `attention`, `stream` or `directions` is unknown."""
+    for name, known in (("attention", ATTENTION), ("stream", STREAM), ("directions", DIRECTIONS)):
+        if getattr(method, name) not in known:
+            raise ValueError(f"{name} is {getattr(method, name)!r}; choose one of {', '.join(known)}.")
 
 
-def rotated(base: Base, attention: str) -> Base:
-    """Return the base in the coordinates that are scored and cut, one of `ATTENTION`; it computes the same."""
-    return low_rank(base).base if attention == "low_rank" else base
+def in_coordinates(evidence: Evidence, pool: IntArray, attention: str, stream: str, directions: str) -> Evidence:
+    """Return the evidence of the base in these coordinates; it computes the same. Directions are the whole pool's."""
+    base = evidence.base
+    if stream == "rotated":
+        base = evidence.once(("stream", directions), lambda: _rotated(evidence, pool, directions))
+    return evidence.on(low_rank(base).base if attention == "low_rank" else base)
+
+
+def _rotated(evidence: Evidence, pool: IntArray, directions: str) -> Base:
+    return rotate(evidence.base, evidence.directions(directions, pool_sample(pool, SAMPLE)))

@@ -63,7 +63,7 @@ class Tap(Ranking):
         for budget in removal_steps(task.base.shape, task.budget, self.reestimate):
             keep = self.search(task, scores, budget)
             every_class = replace(keep, classes=np.arange(task.base.shape.classes))  # the loss may ask any
-            scores = score_edge(importance, task, cut(task.base, every_class), evidence.how)
+            scores = score_edge(importance, task, cut(task.base, every_class, plain_norm=False), evidence.how)
         return scores
 
     def derive(self, task: PruningTask) -> EdgeModel:

@@ -14,6 +14,7 @@ from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.scales import rank_by_kind
 from fedprune.vit.shape import Keep
+from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.units import unpack
 
@@ -81,17 +82,17 @@ def fold_means(task: PruningTask, edge: EdgeModel, mean: FloatArray) -> None:
     """Add what the removed neurons and value dimensions write on average to the biases of a fresh edge model."""
     base: Any = task.base.model
     model: Any = edge.model
-    means, embed = unpack(mean, task.base.shape), torch.from_numpy(edge.keep.embed)
+    means, embed = unpack(mean, task.base.shape), edge.keep.embed
     for block, kept in zip(model.blocks, edge.keep.blocks, strict=True):
         source, average = base.blocks[kept.block], means.blocks[kept.block]
         if block.mlp is not None:
             gone = average.neurons.copy()
             gone[kept.neurons] = 0
-            block.mlp.fc2.bias += _written(source.mlp.fc2.weight, gone)[embed]
+            block.mlp.fc2.bias += kept_stream(task.base, _written(source.mlp.fc2.weight, gone), embed)
         if block.attn is not None:
             gone = average.v.copy()
             gone[kept.heads[:, None], kept.v] = 0
-            block.attn.proj.bias += _written(source.attn.proj.weight, gone.ravel())[embed]
+            block.attn.proj.bias += kept_stream(task.base, _written(source.attn.proj.weight, gone.ravel()), embed)
 
 
 def _written(weight: torch.Tensor, inputs: NDArray[np.floating]) -> torch.Tensor:

@@ -102,6 +102,19 @@ def to_plain_norm(tensors: dict[str, Tensor], width: int) -> None:
     _turn(tensors.items(), *_to_plain(tensors["pos_embed"].shape[-1], width))
 
 
+def to_base_norm(model: Any, width: int) -> None:
+    """Give a model that was cut out of a rotated base of that width norms with the base's divisor D, in place."""
+    owners = [(block, name) for block in model.blocks for name in ("norm1", "norm2")]
+    for owner, name in [*owners, (model, "norm"), (model, "fc_norm")]:
+        plain = getattr(owner, name)
+        if not isinstance(plain, nn.LayerNorm):
+            continue
+        spread = width / len(plain.weight)
+        norm = nn.RMSNorm(plain.normalized_shape, eps=NORM_EPSILON * spread, elementwise_affine=False)
+        norm.register_parameter("weight", nn.Parameter(plain.weight.detach() * spread**0.5, plain.weight.requires_grad))
+        setattr(owner, name, norm.eval())
+
+
 def _to_plain(kept: int, width: int) -> tuple[Tensor, Tensor]:
     """Return what writers are multiplied with from the left, readers from the right; both (k, k)."""
     spread, scale = nn.functional.pad(mean_free(kept), (0, 1)), (kept / width) ** 0.5

@@ -13,7 +13,7 @@ from fedprune.vit.assemble import assemble
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.counts import Latency, Widths, Work, work
 from fedprune.vit.shape import BlockKeep, BlockShape, IntArray, Keep, Shape
-from fedprune.vit.stream import is_rotated, to_plain_norm
+from fedprune.vit.stream import is_rotated, to_base_norm, to_plain_norm
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,31 @@ class EdgeModel:
         }
 
 
-def cut(base: Base, keep: Keep) -> EdgeModel:
+def cut(base: Base, keep: Keep, *, plain_norm: bool = True) -> EdgeModel:
     """Cut the units that `keep` lists out of `base`; the base stays as it is and shares no memory with the result.
 
     The edge model computes what the base would with all other units masked: LayerNorm statistics run over the kept
     dimensions, softmax keeps the base's scale, a branch without heads or neurons loses its output bias too. Of a base
     with a rotated stream, statistics keep the base's divisor, and the edge model has plain LayerNorms all the same.
 
+    Args:
+        base: What is cut.
+        keep: What stays.
+        plain_norm: Without it, an edge model of a rotated base keeps the base's directions as its dimensions, so that
+            they can be measured; it is not made of timm's modules then.
+
     Raises:
         ModelError: `keep` does not fit the base.
     """
     shape = shape_of(base.shape, keep)
     tensors = _cut_tensors(base, keep, shape)
-    if is_rotated(base):
-        if base.shape.embed - 1 not in keep.embed:
-            raise ModelError("The last dimension of a rotated stream stands for its mean and must stay.")
+    if is_rotated(base) and base.shape.embed - 1 not in keep.embed:
+        raise ModelError("The last dimension of a rotated stream stands for its mean and must stay.")
+    if is_rotated(base) and plain_norm:
         to_plain_norm(tensors, base.shape.embed)
     model, classes = assemble(shape, tensors), tuple(keep.classes.tolist())
+    if is_rotated(base) and not plain_norm:
+        to_base_norm(model, base.shape.embed)
     return EdgeModel(model, shape, keep, base.preprocess, classes, source=base)
 
 

@@ -15,19 +15,22 @@ from fedprune.core.registry import registered
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import budget_without
 from fedprune.pruning.method import Method
+from fedprune.pruning.ranking import Ranking
 from fedprune.vit.counts import count_macs, count_params
+from fedprune.vit.inspect import read_shape
 from tests.recovery.tiny import KINDS, random_base, task_of
 
 for _module in pkgutil.iter_modules(fedprune.pruning.__path__):
     importlib.import_module(f"fedprune.pruning.{_module.name}")
 METHODS = sorted(registered("method"))
+RANKINGS = [name for name in METHODS if issubclass(registered("method")[name], Ranking)]
 
 
-def option(name: str) -> Method:
+def option(name: str, **options: object) -> Method:
     """The method with its defaults, training as short as it goes."""
     cls = registered("method")[name]
     short = {"epochs": 1, "steps": 2}
-    method = cls()
+    method = cls(**options)
     return replace(method, **{field.name: short[field.name] for field in fields(cls) if field.name in short})
 
 
@@ -35,9 +38,10 @@ def derive(name: str, **about: object):
     kind = about.pop("kind", "plain")
     base = random_base(kind, dtype=torch.float32)
     removed, limit = about.pop("removed", 0.5), about.pop("limit", "params")
+    options = about.pop("options", {})
     task = task_of(base, budget=budget_without(base.shape, removed, limit), **about)
     try:
-        return option(name).derive(task), task
+        return option(name, **options).derive(task), task
     except MissingExtra as missing:
         pytest.skip(str(missing))
 
@@ -123,3 +127,27 @@ def test_without_prepare_or_with_it_the_result_is_the_same(name: str) -> None:
             pytest.skip(str(missing))
     for key, value in models[0].items():
         assert torch.equal(value, models[1][key])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RANKINGS)
+def test_every_ranking_works_on_a_rotated_stream(name: str, kind: str) -> None:
+    options = {"stream": "rotated", "directions": "geo"}
+    edge, task = derive(name, kind=kind, removed=0.6, images=8, options=options)
+    assert 0.85 * task.budget.params < count_params(edge.shape) <= task.budget.params
+    assert sum(parameter.numel() for parameter in edge.model.parameters()) == count_params(edge.shape)
+    assert read_shape(edge.model).embed == edge.shape.embed == len(edge.keep.embed)
+    assert edge.keep.embed[-1] == task.base.shape.embed - 1  # stands for the mean
+    assert torch.isfinite(edge.model(torch.randn(2, 3, 16, 16))).all()
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_a_rotated_stream_loses_nothing_where_nothing_is_cut(name: str) -> None:
+    base = random_base("plain", dtype=torch.float32)
+    task = task_of(base, budget=Budget(params=count_params(base.shape)), images=8)
+    try:
+        edge = option(name, stream="rotated", attention="low_rank").derive(task)
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+    pixels = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(edge.model(pixels), base.model(pixels), rtol=0, atol=1e-4)
