@@ -13,6 +13,8 @@ from fedprune.tokens.reducer import Count, Stage, Staged
 from fedprune.tokens.state import Tokens, top
 from fedprune.vit.shape import BlockShape, Shape
 
+PAPER_PATCHES = 196
+
 
 class PptStage(Stage):
     """Removes tokens until `count` patch tokens are left, `removed` at this stage."""
@@ -55,7 +57,9 @@ class Ppt(Staged):
     0.745, 0.49, 0.235.
 
     Attributes:
-        threshold: Variance of the significance above which an image's tokens are pruned, not pooled.
+        threshold: Variance of the significance above which an image's tokens are pruned, not pooled; for 196 patch
+            tokens, as in the paper. Significances are shares of one, so their variance falls with the square of the
+            number of tokens, and N patch tokens take the threshold times (196 / N)^2.
     """
 
     threshold: float = 7e-5
@@ -67,10 +71,10 @@ class Ppt(Staged):
         for index, stage in sorted(super().stages(shape).items()):
             assert isinstance(stage, PptStage)
             removed = min(left - stage.count, (left - 1) // 2)
-            found[index] = PptStage(left - removed, removed, self.threshold)
+            found[index] = PptStage(left - removed, removed, stage.threshold)
             left -= removed
         return {index: stage for index, stage in found.items() if isinstance(stage, PptStage) and stage.removed > 0}
 
     def stage(self, shape: Shape, count: int) -> Stage:
         """Return a stage that leaves `count` patch tokens."""
-        return PptStage(count, 0, self.threshold)
+        return PptStage(count, 0, self.threshold * (PAPER_PATCHES / shape.patches) ** 2)
