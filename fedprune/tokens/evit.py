@@ -9,6 +9,8 @@ from fedprune.tokens.reducer import Count, Stage, Staged
 from fedprune.tokens.state import Tokens, shares, top
 from fedprune.vit.shape import BlockShape, Shape
 
+FUSIONS = ("none", "sum", "mean")
+
 
 class EvitStage(Stage):
     """Keeps the `count` patch tokens with the highest class attention, mean over heads."""
@@ -16,26 +18,27 @@ class EvitStage(Stage):
     needs: ClassVar[str] = "class"
     attends: ClassVar[bool] = True
 
-    def __init__(self, count: int, fuse: bool) -> None:
+    def __init__(self, count: int, fuse: str) -> None:
         super().__init__()
         self.count, self.fuse = count, fuse
 
     def between(self, tokens: Tokens, attended: Attended) -> Tokens:
-        """Keep the top tokens; the rest become one token, weighted by the attention they got (equation 3)."""
+        """Keep the top tokens; the rest become one token, weighted by the attention they got (section 3.3)."""
         scores, free = attended.class_attention.mean(1), tokens.free
         lost = free - top(scores, free, self.count)
         reduced = tokens.mark(1 - lost)
-        if not self.fuse:
+        if self.fuse == "none":
             return reduced
-        return reduced.append(shares(scores * lost)[:, None, :] @ tokens.x)
+        weights = shares(scores * lost) if self.fuse == "mean" else scores * lost
+        return reduced.append(weights[:, None, :] @ tokens.x)
 
     def count_between(self, count: int, protected: int) -> int:
         """Tokens left of `count`."""
-        return protected + self.count + self.fuse
+        return protected + self.count + (self.fuse != "none")
 
     def macs_between(self, count: Count, block: BlockShape, embed: int) -> Count:
         """The class token's scores once more, and the fusion."""
-        return self.class_macs(count, block) + self.fuse * count * embed
+        return self.class_macs(count, block) + (self.fuse != "none") * count * embed
 
 
 @register("tokens", "evit")
@@ -46,10 +49,17 @@ class Evit(Staged):
     The paper trains the backbone with the rule in place; here the rule works on a frozen base.
 
     Attributes:
-        fuse: Whether the tokens that go become one fused token.
+        fuse: What the tokens that go become: `sum`, one token, weighted by the attention they got (paper and public
+            code); `mean`, the same with weights that sum to 1 (ours); or `none`, nothing.
     """
 
-    fuse: bool = True
+    fuse: str = "sum"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown fusion."""
+        super().__post_init__()
+        if self.fuse not in FUSIONS:
+            raise ValueError(f"fuse is {self.fuse!r}; choose one of {', '.join(FUSIONS)}")
 
     def stage(self, shape: Shape, count: int) -> Stage:
         """Return a stage that keeps `count` patch tokens."""

@@ -57,17 +57,20 @@ class Tokens:
         """Mark tokens as gone where `keep` (batch, tokens) is 0; what is gone stays gone."""
         return replace(self, alive=keep if self.alive is None else self.alive * keep)
 
-    def insert(self, token: Tensor) -> "Tokens":
-        """Put a (batch, 1, embed) package behind the protected tokens and protect it too."""
+    def insert(self, token: Tensor, present: Tensor) -> "Tokens":
+        """Put a (batch, 1, embed) package behind the protected tokens and protect it too.
+
+        Args:
+            token: The package.
+            present: (batch, 1) 1 where there is one; elsewhere its place stays empty and nobody sees it.
+        """
         place = self.protected
 
-        def put(values: Tensor | None) -> Tensor | None:
-            if values is None:
-                return None
-            return torch.cat((values[:, :place], torch.ones_like(values[:, :1]), values[:, place:]), dim=1)
+        def put(values: Tensor, new: Tensor) -> Tensor:
+            return torch.cat((values[:, :place], new.to(values.dtype), values[:, place:]), dim=1)
 
-        x = torch.cat((self.x[:, :place], token.to(self.x.dtype), self.x[:, place:]), dim=1)
-        return replace(self, x=x, protected=place + 1, alive=put(self.alive), size=put(self.size))
+        size = None if self.size is None else put(self.size, torch.ones_like(present))
+        return replace(self, x=put(self.x, token), protected=place + 1, alive=put(self.mask, present), size=size)
 
     def append(self, token: Tensor) -> "Tokens":
         """Put a (batch, 1, embed) token behind all others, as a token like any other."""
@@ -79,19 +82,20 @@ class Tokens:
         return replace(self, x=x, alive=put(self.alive), size=put(self.size), attention=put(self.attention))
 
     def compact(self, count: int | None) -> "Tokens":
-        """Gather the living tokens, in their order.
+        """Gather the living tokens, in their order; protected ones keep their places.
 
         Args:
             count: How many live in each image; None when images differ, then short ones are padded and stay marked.
         """
         if self.alive is None:
             return self
-        counts = self.alive.sum(dim=1)
-        kept = int(counts.max()) if count is None else count
+        free = self.free
+        kept = self.protected + int(free.sum(dim=1).max()) if count is None else count
         if kept == self.x.shape[1]:
             return self if count is None else replace(self, alive=None)
-        order = living_first(self.alive)[:, :kept]
-        padded = count is None and bool(counts.min() < kept)
+        staying = torch.cat((torch.ones_like(free[:, : self.protected]), free[:, self.protected :]), dim=1)
+        order = living_first(staying)[:, :kept]
+        padded = count is None and bool(self.counts.min() < kept)
 
         def take(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.gather(1, order)
@@ -115,11 +119,14 @@ def top(scores: Tensor, allowed: Tensor, count: int) -> Tensor:
     Of equal scores the earlier token's is the higher, as ONNX's TopK has it.
     """
     scores = scores.detach().masked_fill(allowed.detach() == 0, -torch.inf)
+    return torch.zeros_like(allowed).scatter(1, ranked(scores, count), 1.0)
+
+
+def ranked(scores: Tensor, count: int) -> Tensor:
+    """Return (batch, count) indices of the highest scores, the highest first; of equal ones the earlier token's."""
     if torch.compiler.is_exporting():
-        chosen = scores.topk(count, dim=1).indices
-    else:
-        chosen = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(allowed).scatter(1, chosen, 1.0)
+        return scores.topk(count, dim=1).indices
+    return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def shares(weights: Tensor) -> Tensor:

@@ -49,9 +49,10 @@ def test_of_equal_scores_the_earlier_token_wins():
     assert top(torch.tensor([[9.0, 1, 1, 2]]), torch.tensor([[0.0, 1, 1, 1]]), 2).tolist() == [[0, 1, 0, 1]]
 
 
-def test_evit_fuses_by_attention():
+@pytest.mark.parametrize("fuse", ["sum", "mean"])
+def test_evit_fuses_by_attention(fuse):
     base = random_base(depth=4)
-    reducer = lookup("tokens", "evit")(keep=0.5, places=(0.0,))
+    reducer = lookup("tokens", "evit")(keep=0.5, places=(0.0,), fuse=fuse)
     block = base.model.blocks[0]
     x = base.model._pos_embed(base.model.patch_embed(images(1)))
     query, key, value = block.attn.qkv(block.norm1(x)).reshape(1, 37, 3, 2, 6).permute(2, 0, 3, 1, 4)
@@ -60,7 +61,7 @@ def test_evit_fuses_by_attention():
     scores = weights[0, :, 0, 1:].mean(0)
     best = scores.argsort(descending=True)
     kept, lost = best[:18].sort().values + 1, best[18:] + 1
-    share = scores[lost - 1] / scores[lost - 1].sum()
+    share = scores[lost - 1] / (scores[lost - 1].sum() if fuse == "mean" else 1)
     expected = torch.cat((x[0, :1], x[0, kept], (share[:, None] * x[0, lost]).sum(0, keepdim=True)))
     seen = watch(reduce(base.model, base.shape, reducer), images(1))[0]
     assert (seen[0] - expected).abs().max() < 1e-12
@@ -104,7 +105,18 @@ def test_ats_samples_by_cumulative_score():
     scores = torch.tensor([[0.0, 0.5, 0.1, 0.3, 0.1]])
     free = torch.tensor([[0.0, 1, 1, 1, 1]])
     # cumulative .5 .6 .9 1.0; points 1/8, 3/8, 5/8, 7/8 -> tokens 1, 1, 2, 3
-    assert sample(scores, free, 4).tolist() == [[0, 1, 1, 1, 0]]
+    assert sample(scores, free, 4, "position").tolist() == [[0, 1, 1, 1, 0]]
+    # the lowest first, tokens 4 3 2 1: cumulative .1 .3 .6 1.0; points 1/6, 1/2, 5/6 -> tokens 4, 2, 1
+    scores = torch.tensor([[0.0, 0.4, 0.3, 0.2, 0.1]])
+    assert sample(scores, free, 3).tolist() == [[0, 1, 1, 0, 1]]
+    assert sample(scores, free, 3, "position").tolist() == [[0, 1, 0, 1, 0]]
+
+
+def test_what_is_gone_has_no_part_in_ats_sampling():
+    scores = torch.tensor([[0.0, 0.0, 0.4, 0.0, 0.3, 0.2, 0.1]])
+    free = torch.tensor([[0.0, 0, 1, 0, 1, 1, 1]])
+    for order, expected in (("score", [0, 0, 1, 0, 1, 0, 1]), ("position", [0, 0, 1, 0, 0, 1, 0])):
+        assert sample(scores, free, 3, order).tolist() == [expected]
 
 
 def test_ats_ragged_keeps_fewer():
@@ -144,6 +156,13 @@ def test_ppt_prunes_where_attention_is_uneven_and_pools_elsewhere(threshold, pat
     assert seen[0].compact(26).size[0, 1:].sum() == patches
 
 
+@pytest.mark.parametrize(("side", "threshold"), [(24, 7e-5 * (196 / 36) ** 2), (56, 7e-5)])
+def test_ppt_scales_its_threshold_to_the_number_of_tokens(side, threshold):
+    """A share's variance falls with the square of the number of tokens; the paper's threshold is for 196."""
+    stages = lookup("tokens", "ppt")(keep=0.7).stages(random_base(side=side).shape)
+    assert [stage.threshold for stage in stages.values()] == [pytest.approx(threshold)] * 3
+
+
 def test_sait_keeps_the_wanted_mass():
     base = random_base()
     small, large = (
@@ -178,7 +197,7 @@ def test_an_earlier_package_is_never_dropped():
     base = random_base()
     reduced = reduce(base.model, base.shape, SpVit(keep=0.5))
     trace = reduced.run(images()).trace
-    assert trace.protected == (1, 2, 2, 3, 4, 4)
+    assert [column.tolist() for column in trace.protected] == [[count] * 3 for count in (1, 2, 2, 3, 4, 4)]
     assert trace.mlp[-1].tolist() == [4 + 4] * 3
 
 
@@ -224,8 +243,10 @@ def test_eight_bits_round_by_at_most_half_a_step():
         ({"ratios": (0.5, 0.6, 0.1)}, "fall"),
         ({"places": (0.5, 0.2)}, "rise"),
         ({"package": "stack"}, "choose one of"),
+        ({"reducer": "evit", "fuse": "some"}, "choose one of"),
+        ({"reducer": "ats", "order": "size"}, "choose one of"),
     ],
 )
 def test_wrong_options_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        SpVit(**options)
+        lookup("tokens", options.get("reducer", "spvit"))(**{k: v for k, v in options.items() if k != "reducer"})
