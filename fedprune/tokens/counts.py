@@ -32,14 +32,26 @@ def token_counts(shape: Shape, stages: Mapping[int, Stage]) -> list[tuple[int, i
     return found
 
 
-def macs_of(shape: Shape, stages: Mapping[int, Stage], counts: Sequence[Sequence[Count]]) -> Count:
-    """Return MACs of a model whose blocks saw `counts` (entering, attending, MLP, leaving) tokens."""
-    total, protected = count_macs(replace(shape, blocks=())), shape.prefix_tokens
+def macs_of(
+    shape: Shape,
+    stages: Mapping[int, Stage],
+    counts: Sequence[Sequence[Count]],
+    protected: Sequence[Count] | None = None,
+) -> Count:
+    """Return MACs of a model.
+
+    Args:
+        shape: Its shape.
+        stages: Its stages by block.
+        counts: Tokens (entering, attending, in the MLP, leaving) of each block.
+        protected: Protected tokens behind each block; as many as there can be by default.
+    """
+    total, before = count_macs(replace(shape, blocks=())), shape.prefix_tokens
     for index, (block, (entering, attending, mlp, _)) in enumerate(zip(shape.blocks, counts, strict=True)):
         total = total + _attention(block, shape.embed, attending) + 2 * mlp * shape.embed * block.neurons
         if stage := stages.get(index):
-            total = total + stage.macs_before(entering, protected, shape.embed)
-            protected += stage.packages
+            total = total + stage.macs_before(entering, before, shape.embed)
+            before = before + stage.packages if protected is None else protected[index]
             if block.heads:
                 total = total + stage.macs_between(attending, block, shape.embed)
     return total
@@ -50,7 +62,8 @@ def reduced_work(shape: Shape, stages: Mapping[int, Stage]) -> Work:
     counts = token_counts(shape, stages)
     pairs = list(zip(shape.blocks, counts, strict=True))
     return Work(
-        branches=sum((block.heads > 0) + (block.neurons > 0) for block in shape.blocks),
+        branches=sum((block.heads > 0) + (block.neurons > 0) for block in shape.blocks)
+        + sum(stage.branches for stage in stages.values()),
         macs=macs_of(shape, stages, counts),
         scores=sum(attending**2 * block.heads for block, (_, attending, _, _) in pairs),
         activations=sum(inside * block.neurons for block, (_, _, inside, _) in pairs),
@@ -64,9 +77,10 @@ def count_reduced_macs(model: ReducedModel) -> int:
 
 def traced_macs(model: ReducedModel, trace: Trace) -> NDArray[np.float64]:
     """Return (batch,) MACs of each image of a pass, as if it had been alone."""
-    columns = zip(trace.entering, trace.attending, trace.mlp, trace.leaving, strict=True)
+    columns = zip(trace.entering, trace.attending, trace.mlp, trace.leaving, trace.protected, strict=True)
     counts = [[value.detach().double().cpu().numpy() for value in row] for row in columns]
-    return np.asarray(macs_of(model.shape, model.at, counts), dtype=np.float64)
+    protected = [row.pop() for row in counts]
+    return np.asarray(macs_of(model.shape, model.at, counts, protected), dtype=np.float64)
 
 
 def _attention(block: BlockShape, embed: int, count: Any) -> Any:

@@ -24,6 +24,7 @@ class Stage(nn.Module):
         needs: What it reads from the block's attention: nothing, `"class"` (the class token's attention) or
             `"weights"` (the whole matrix).
         attends: Whether it works between attention and MLP, and so wants a block with attention.
+        branches: How many branches of a block (a norm and some Linears) it counts for in a latency model.
         packages: Protected tokens that it adds.
         ragged: Whether images may keep different numbers of tokens.
         classified: Whether the model has a class token.
@@ -31,6 +32,7 @@ class Stage(nn.Module):
 
     needs: ClassVar[str] = ""
     attends: ClassVar[bool] = False
+    branches: ClassVar[int] = 0
 
     def __init__(self, packages: int = 0) -> None:
         super().__init__()
@@ -151,14 +153,14 @@ class Trace:
         attending: In its attention.
         mlp: In its MLP.
         leaving: Behind the block.
-        protected: Protected tokens behind the block.
+        protected: Those of them behind the block that no reducer touches: packages may be missing in some images.
     """
 
     entering: tuple[Tensor, ...]
     attending: tuple[Tensor, ...]
     mlp: tuple[Tensor, ...]
     leaving: tuple[Tensor, ...]
-    protected: tuple[int, ...]
+    protected: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,14 @@ class Staged(Reducer):
     def stages(self, shape: Shape) -> dict[int, Stage]:
         """Return one stage a place; places that fall on one block or remove nothing give none."""
         found: dict[int, Stage] = {}
+        left = shape.patches
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for place, share in zip(self.places, self.shares, strict=True):
                 count = max(1, int(share * shape.patches + 1e-9))
-                if count < shape.patches:
+                if count < left:
                     found[int(place * len(shape.blocks))] = self.stage(shape, count)
+                    left = count
         return found
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ class LearnedStage(Stage):
             the scores for staying as weights) or mean.
     """
 
+    branches: ClassVar[int] = 1
+
     def __init__(self, width: int, count: int, package: str = "none") -> None:
         super().__init__(packages=int(package != "none"))
         self.width, self.count, self.package = width, count, package
@@ -43,17 +46,17 @@ class LearnedStage(Stage):
 
     def before(self, tokens: Tokens) -> Tokens:
         """Score, decide, package, mark."""
-        free, prefix = tokens.free, tokens.protected
-        logits = self.logits(self._read(tokens.x[:, prefix:]), free[:, prefix:])
-        kept = self._decide(logits, free[:, prefix:])
-        keep = torch.cat((tokens.mask[:, :prefix], kept), dim=1)
-        reduced = tokens.mark(keep)
+        prefix = tokens.protected
+        x, free = tokens.x[:, prefix:], tokens.free[:, prefix:]
+        logits = self.logits(self._read(x), free)
+        stays = self._decide(logits, free)
+        reduced = tokens.mark(torch.cat((torch.ones_like(tokens.x[:, :prefix, 0]), stays), dim=1))
         if self.package == "none":
             return reduced
-        lost = free[:, prefix:] - kept
+        lost = free * (1 - stays)
         weights = lost if self.package == "mean" else lost * logits[..., 0].exp().to(lost.dtype)
         weights = weights if self.package == "sum" else shares(weights)
-        return reduced.insert(weights[:, None, :] @ tokens.x[:, prefix:])
+        return reduced.insert(weights[:, None, :] @ x, (lost.detach().sum(1, keepdim=True) > 0).to(lost.dtype))
 
     def connect(self, kept: Tensor, width: int) -> None:
         """Read zeros where an edge model lost a dimension of the base's residual stream."""
@@ -77,11 +80,12 @@ class LearnedStage(Stage):
         return x if self.channels is None else F.pad(x, (0, 1)).index_select(2, self.channels.to(x.device))
 
     def _decide(self, logits: Tensor, allowed: Tensor) -> Tensor:
+        """Return (batch, tokens) 1 for the patch tokens that stay, were they all there; `allowed` ones are."""
         if self.training and self.generator is not None:
             noise = torch.empty_like(logits).exponential_(generator=self.generator).log()
             soft = (logits - noise).softmax(dim=-1)[..., 0]
             hard = (soft >= 0.5).to(soft.dtype)
-            return straight_through(hard, soft).to(allowed.dtype) * allowed
+            return straight_through(hard, soft).to(allowed.dtype)
         difference = logits[..., 0] - logits[..., 1]
         if self.watched is not None:
             self.watched.append(difference[allowed > 0].detach())
@@ -90,7 +94,7 @@ class LearnedStage(Stage):
         # one stays in any case
         hard = (difference >= self.threshold).to(allowed.dtype).maximum(top(difference, allowed, 1))
         soft = difference.sigmoid().to(allowed.dtype)
-        return (straight_through(hard, soft) if self.training else hard) * allowed
+        return straight_through(hard, soft) if self.training else hard
 
 
 def perceptron(*widths: int) -> nn.Sequential:
