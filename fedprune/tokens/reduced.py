@@ -106,7 +106,7 @@ class ReducedModel(nn.Module):
         for index, block in enumerate(vit.blocks):
             tokens, seen = self._block(block, stages.get(index), tokens)
             counts.append(seen)
-            protected.append(tokens.protected)
+            protected.append(tokens.mask[:, : tokens.protected].detach().sum(1))
         entering, attending, mlp, leaving = (tuple(row[place] for row in counts) for place in range(4))
         trace = Trace(entering, attending, mlp, leaving, tuple(protected))
         return Pass(self._classify(tokens), tokens.x, tokens.alive, trace)

@@ -128,12 +128,12 @@ def distillation(model: ReducedModel, batch: Tensor, token_weight: float, reduce
 def _token_loss(model: ReducedModel, done: Pass, features: Tensor) -> Tensor:
     """Return the mean squared distance of the patch tokens that are left to those of the unreduced model."""
     vit: Any = model.backbone
-    protected = done.trace.protected[-1]
-    tokens = vit.norm(done.tokens)[:, protected:]
-    distance: Tensor = (tokens - features[:, model.shape.prefix_tokens :]).square().mean(-1)
+    patches = model.shape.patches  # masked, they are all in their places, the last ones
+    tokens = vit.norm(done.tokens)[:, -patches:]
+    distance: Tensor = (tokens - features[:, -patches:]).square().mean(-1)
     if done.alive is None:
         return distance.mean()
-    left = done.alive[:, protected:].detach()
+    left = done.alive[:, -patches:].detach()
     return (distance * left).sum() / left.sum().clamp(min=1)
 
 

@@ -145,7 +145,7 @@ def test_the_loss_of_an_unreduced_model_is_zero_but_for_its_penalty(base, photos
 @pytest.mark.parametrize(("name", "expected"), [("spvit", 0.0), ("dynamicvit", 0.25**2)])
 def test_the_ratio_loss_holds_every_image_to_its_share_or_the_batch_on_average(name, expected):
     counts = (torch.tensor([13.0, 5.0]),)  # 16 patches and the class token: shares of 3/4 and 1/4 in two images
-    trace = Trace(counts, counts, counts, counts, (1,))
+    trace = Trace(counts, counts, counts, counts, (torch.ones(2),))
     each_image = lookup("tokens", name).each_image
     assert float(share_penalty(trace, {0: 0}, {0: 0.5}, 16, each_image)) == pytest.approx(expected)
 
