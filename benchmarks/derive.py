@@ -20,8 +20,8 @@ from fedprune.devices.budget import Budget
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.protocol.storage import save_edge_model
+from fedprune.pruning.fedprune import Fedprune
 from fedprune.pruning.method import PruningTask
-from fedprune.pruning.tap import Tap
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_params
@@ -149,7 +149,7 @@ def _time_shared(
     arguments: argparse.Namespace, base: Base, images: ArrayImages, proxies: list[IntArray], folder: Path
 ) -> Clock:
     """Derive and save every device's model from one bank; models are not kept in memory."""
-    evidence, method = _evidence(arguments, base, images, folder / "shared"), Tap()
+    evidence, method = _evidence(arguments, base, images, folder / "shared"), Fedprune()
     clock = Clock()
     method.prepare(evidence, proxies, np.arange(arguments.pool))
     clock.stage("bank")
@@ -175,7 +175,7 @@ def _time_own(
     """Derive and save one device's model with a bank of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as cache:
         clock.stage("set up")
-        evidence, method = _evidence(arguments, base, images, Path(cache)), Tap()
+        evidence, method = _evidence(arguments, base, images, Path(cache)), Fedprune()
         task = _task(arguments, base, images, evidence, proxy, 0)
         method.prepare(evidence, [proxy], task.pool)
         clock.stage("bank")

@@ -46,7 +46,7 @@ def write_tables(folder: Path, scale: str, part: str) -> dict[str, float]:
     head = (
         f"# {scale}: {part}\n\nPercent correct on {table['split'].iloc[0]} images when only the device's classes are "
         f"asked; {table.seed.nunique()} seeds, {len(pairs)} devices in all. Differences are paired: mean with its 95 % "
-        "t-interval over devices and seeds. Scores follow our reading of TAP-ViTs.\n"
+        "t-interval over devices and seeds. Scores are those of method fedprune.\n"
     )
     write_text(folder / f"{scale}_{part}.md", head + "\n" + "\n\n".join(sections) + "\n")
     there = [contrast for contrast in CONTRASTS if contrast[1] in wide and contrast[2] in wide]

@@ -21,12 +21,12 @@ from fedprune.mixture.mixture import FeatureSpace, FloatArray
 from fedprune.mixture.space import fit_space
 from fedprune.proxy.quota_ratio import QuotaRatio
 from fedprune.proxy.selector import SelectionTask
+from fedprune.pruning.fedprune import Fedprune
 from fedprune.pruning.global_ import Global
 from fedprune.pruning.importance import Importance, Terms
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.random import Random
 from fedprune.pruning.sample import pool_sample
-from fedprune.pruning.tap import Tap
 from fedprune.recovery.least_squares import LeastSquares
 from fedprune.vit.base import Base, BaseSource, predict
 from fedprune.vit.base_glyphs import GlyphBase
@@ -38,24 +38,24 @@ POOL_IMAGES = 12500  # proxy sets are chosen among so many of the pool's, to sav
 
 
 class Settings:
-    """Named settings of `tap`; `default` is the one that the package ships."""
+    """Named settings of `fedprune`; `default` is the one that the package ships."""
 
-    _all: dict[str, Tap] = {  # noqa: RUF012
-        "default": Tap(),
-        "as_is": Tap(attention="as_is"),
-        "importance_alone": Tap(Importance(cost_power=0.0)),
-        "per_cost": Tap(Importance(cost_power=1.0)),
-        "square_per_cost": Tap(Importance(terms=Terms(taylor=0.0, taylor_square=1.0), cost_power=1.0)),
-        "not_centred": Tap(Importance(centred=False)),
-        "entropy": Tap(Importance(loss="entropy")),
-        "kl": Tap(Importance(loss="kl")),
-        "own_classes": Tap(Importance(own_classes=True)),
-        "activation": Tap(Importance(terms=Terms(taylor=0.0, activation=1.0))),
-        "variance": Tap(Importance(terms=Terms(taylor=0.0, variance=1.0))),
-        "l2_gate": Tap(Importance(normalise="l2", layer="gate")),
-        "l2_skip": Tap(Importance(normalise="l2", layer="skip")),
-        "prior": Tap(prior=256.0),
-        "reestimate": Tap(reestimate=0.2),
+    _all: dict[str, Fedprune] = {  # noqa: RUF012
+        "default": Fedprune(),
+        "as_is": Fedprune(attention="as_is"),
+        "importance_alone": Fedprune(Importance(cost_power=0.0)),
+        "per_cost": Fedprune(Importance(cost_power=1.0)),
+        "square_per_cost": Fedprune(Importance(terms=Terms(taylor=0.0, taylor_square=1.0), cost_power=1.0)),
+        "not_centred": Fedprune(Importance(centred=False)),
+        "entropy": Fedprune(Importance(loss="entropy")),
+        "kl": Fedprune(Importance(loss="kl")),
+        "own_classes": Fedprune(Importance(own_classes=True)),
+        "activation": Fedprune(Importance(terms=Terms(taylor=0.0, activation=1.0))),
+        "variance": Fedprune(Importance(terms=Terms(taylor=0.0, variance=1.0))),
+        "l2_gate": Fedprune(Importance(normalise="l2", layer="gate")),
+        "l2_skip": Fedprune(Importance(normalise="l2", layer="skip")),
+        "prior": Fedprune(prior=256.0),
+        "reestimate": Fedprune(reestimate=0.2),
     }
 
     @classmethod
@@ -64,7 +64,7 @@ class Settings:
         return tuple(cls._all)
 
     @classmethod
-    def named(cls, name: str) -> Tap:
+    def named(cls, name: str) -> Fedprune:
         """Return the method of that name."""
         return cls._all[name]
 
@@ -89,7 +89,7 @@ class StudyWorld:
     judged: int  # images that a device's models are judged on, at most
 
     def measure(
-        self, device: int, split: str, proxy_size: int, removed: float, setting: Tap
+        self, device: int, split: str, proxy_size: int, removed: float, setting: Fedprune
     ) -> list[dict[str, str | int | float]]:
         """Return one row a way: the correct answers on the device's images when only its classes are asked."""
         shard, seed = self.partition.shards[device], self.key[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("name", help="a run, or a sweep file, its name, or an override such as method=tap,nvit")
+    parser.add_argument("name", help="a run, or a sweep file, its name, or an override such as method=fedprune,nvit")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all cells of a sweep")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--write", type=Path, metavar="FILE", help="where to (default report.html in the run's folder)")

@@ -1,7 +1,7 @@
 """Run an experiment: from private shards to pruned models evaluated on private data.
 
 Settings are Hydra overrides: `fedprune run method=random proxy_size=64`. With `-m`, a list of values runs all
-combinations: `fedprune run -m method=tap,global seed=0,1,2`. `fedprune list KIND` names what can be chosen.
+combinations: `fedprune run -m method=fedprune,global seed=0,1,2`. `fedprune list KIND` names what can be chosen.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from fedprune.cli.run_arguments import add_run_arguments
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "sweep", help="a sweep file, the name of one in conf/sweep/, or an override such as method=tap,nvit"
+        "sweep", help="a sweep file, the name of one in conf/sweep/, or an override such as method=fedprune,nvit"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all cells")
     parser.add_argument("--status", action="store_true", help="only show where each cell stands")

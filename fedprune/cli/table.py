@@ -1,7 +1,7 @@
 """Print a paper's table, or the table of any sweep: means, 95 % intervals, seeds, published values.
 
 `fedprune table nuwa/table3 --scale glyphs --run` runs what is missing first. A sweep file or overrides such as
-`fedprune table method=tap,random seed=0,1,2` give a table of those runs. Missing cells are shown as missing.
+`fedprune table method=fedprune,random seed=0,1,2` give a table of those runs. Missing cells are shown as missing.
 """
 
 import argparse
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "name", help="a table of `fedprune list tables`, a sweep, or an override such as method=tap,nvit"
+        "name", help="a table of `fedprune list tables`, a sweep, or an override such as method=fedprune,nvit"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all runs")
     parser.add_argument("--scale", default="glyphs", help="scale of a paper's table (default glyphs)")

@@ -18,7 +18,7 @@ _registered: dict[str, dict[str, type[Any]]] = {}
 
 
 def register(kind: str, name: str) -> Callable[[type[Option]], type[Option]]:
-    """Register a frozen dataclass as the option `name` of `kind`, e.g. `@register("method", "tap")`.
+    """Register a frozen dataclass as the option `name` of `kind`, e.g. `@register("method", "fedprune")`.
 
     Its docstring's first line is what `fedprune list` prints.
 

@@ -47,7 +47,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Expand sweeps such as `method=tap,random seed=0,1` into the overrides of each run, duplicates removed."""
+    """Expand sweeps such as `method=fedprune,random seed=0,1` into the overrides of each run, duplicates removed."""
     choices = []
     for override in _parse(overrides):
         if override.is_sweep_override():

@@ -1,4 +1,4 @@
-"""Plain top density, the selection that TAP-ViTs is known to do."""
+"""Plain top density, the selection of TAP-ViTs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fedprune.proxy.selector import SelectionTask, Selector, highest
 @register("selector", "top_density")
 @dataclass(frozen=True)
 class TopDensity(Selector):
-    """Pool images of the highest density under the device's mixture, as TAP-ViTs is known to do."""
+    """Pool images of the highest density under the device's mixture, as in TAP-ViTs."""
 
     def choose(self, task: SelectionTask, size: int) -> tuple[IntArray, Mapping[str, float]]:
         """Take the highest densities; expect images near the tightest component and little variety."""

@@ -12,7 +12,7 @@ from fedprune.pruning.sample import pool_sample
 @register("method", "global")
 @dataclass(frozen=True)
 class Global(Ranking):
-    """Evidence over the whole pool, the same for every device; scores and search are those of tap.
+    """Evidence over the whole pool, the same for every device; scores and search are those of fedprune.
 
     Attributes:
         importance: How evidence becomes scores; a loss over a device's own classes is not offered here.

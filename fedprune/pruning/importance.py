@@ -1,6 +1,5 @@
-"""TAP's two importances, in our reading: composite neuron importance times adaptive layer importance.
+"""Importance of a unit as our own method reads it: terms of its own, times its layer, over its cost.
 
-Only the abstract of TAP-ViTs (arXiv 2601.02437) was available to us; every formula here is our own reading of it.
 A unit's score is `S = s * L^layer_power / cost^cost_power`: s adds up normalised terms of the unit itself, L is how
 much its branch does, cost is what its removal frees. All rows are in the order of `vit.units`.
 """
@@ -52,7 +51,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Importance:
-    """How evidence becomes one score a unit (our reading of TAP-ViTs).
+    """How evidence becomes one score a unit.
 
     Attributes:
         terms: Weights of the terms of neuron importance.

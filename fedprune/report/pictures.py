@@ -172,7 +172,7 @@ def tsne(scene: Scene, options: Options) -> Figure:
 def widths(scene: Scene, options: Options) -> Figure:
     """Show how much of each block's widths methods keep, mean over devices."""
     kinds = ("heads", "qk", "v", "neurons")
-    methods = list(options.get("methods", ["random", "tap"]))
+    methods = list(options.get("methods", ["random", "fedprune"]))
     figure = new_figure(2.6 * len(methods) + 0.6, 3.2)
     for axes, method in zip(figure.subplots(1, len(methods), sharey=True, squeeze=False)[0], methods, strict=True):
         values = scene.config.to_dict()

@@ -4,7 +4,7 @@ A sweep file names settings that hold for all cells and axes whose values are co
 
     settings: {scale: glyphs}
     axes:
-      method: [tap, global, random]
+      method: [fedprune, global, random]
       seed: [0, 1, 2]
 
 A value of an axis may also be a mapping of several settings that go together.
@@ -132,7 +132,7 @@ def without_duplicates(name: str, cells: Iterable[Cell]) -> Sweep:
 
 
 def configure(settings: Settings, extra: Sequence[str] = ()) -> RunConfig:
-    """Compose one configuration from settings such as `{"method": "tap", "budgets.removed": [0.2]}`.
+    """Compose one configuration from settings such as `{"method": "fedprune", "budgets.removed": [0.2]}`.
 
     Raises:
         ConfigError: a key, name, type or range is wrong.

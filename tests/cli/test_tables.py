@@ -8,7 +8,7 @@ from fedprune.cli.main import main
 @pytest.fixture
 def sweep_file(tmp_path):
     file = tmp_path / "two.yaml"
-    file.write_text(f"settings: {{runs: '{tmp_path / 'runs'}'}}\naxes:\n  method: [tap, random]\n  seed: [0, 1]\n")
+    file.write_text(f"settings: {{runs: '{tmp_path / 'runs'}'}}\naxes:\n  method: [fedprune, random]\n  seed: [0, 1]\n")
     return str(file)
 
 

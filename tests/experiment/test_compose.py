@@ -15,7 +15,7 @@ def test_a_configuration_survives_the_way_through_its_record():
 
 
 def test_the_identity_is_that_of_the_resolved_configuration():
-    assert compose(["seed=0", "method=tap"]).identity() == compose([]).identity()
+    assert compose(["seed=0", "method=fedprune"]).identity() == compose([]).identity()
     assert compose(["seed=1"]).identity() != compose([]).identity()
 
 
@@ -31,7 +31,10 @@ def test_what_changes_no_result_changes_no_identity(override):
     ("override", "sentence"),
     [
         ("sed=1", r"has no key 'sed'; did you mean 'seed'\?"),
-        ("method=tapp", r"no method named 'tapp'; did you mean 'tap'\? There are: .*global.*random.*tap"),
+        (
+            "method=fedprun",
+            r"no method named 'fedprun'; did you mean 'fedprune'\? There are: .*fedprune.*global.*random",
+        ),
         ("method.nothing=1", "method has no key 'nothing'. It has: .*prior"),
         ("method.nothing.deeper=1", "method has no key 'nothing'|no 'method.nothing'"),
         ("method.prior=much", "could not be converted to Float"),
@@ -53,10 +56,10 @@ def test_a_wrong_setting_is_answered_with_one_sentence(override, sentence):
 
 
 def test_a_sweep_expands_to_all_combinations_without_duplicates():
-    runs = expand(["method=tap,random", "seed=0,1,0", "proxy_size=64"])
+    runs = expand(["method=fedprune,random", "seed=0,1,0", "proxy_size=64"])
     assert runs == [
-        ["method=tap", "seed=0", "proxy_size=64"],
-        ["method=tap", "seed=1", "proxy_size=64"],
+        ["method=fedprune", "seed=0", "proxy_size=64"],
+        ["method=fedprune", "seed=1", "proxy_size=64"],
         ["method=random", "seed=0", "proxy_size=64"],
         ["method=random", "seed=1", "proxy_size=64"],
     ]

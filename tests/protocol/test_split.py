@@ -15,8 +15,8 @@ from fedprune.evidence.evidence import Evidence
 from fedprune.protocol.options import import_options
 from fedprune.protocol.split import Splitting, hold_out, split_budget
 from fedprune.protocol.storage import StoredModel
+from fedprune.pruning.fedprune import Fedprune
 from fedprune.pruning.method import PruningTask
-from fedprune.pruning.tap import Tap
 from fedprune.recovery.least_squares import LeastSquares
 from fedprune.tokens.edge_model import reduced_edge
 from fedprune.vit.counts import count_macs, count_params
@@ -43,7 +43,7 @@ def task(tmp_path):
 def test_both_axes_together_meet_the_budget(task, name, share):
     limit = int(share * count_macs(task.base.shape))
     reducer = lookup("tokens", name)(keep=0.6)
-    split = split_budget(replace(task, budget=Budget(macs=limit)), Tap(), reducer, splitting=TWO)
+    split = split_budget(replace(task, budget=Budget(macs=limit)), Fedprune(), reducer, splitting=TWO)
     assert {candidate.keep for candidate in split.candidates} == {1.0, 0.6}
     for candidate in split.candidates:
         assert candidate.macs <= limit
@@ -58,7 +58,7 @@ def test_both_axes_together_meet_the_budget(task, name, share):
 def test_fewer_tokens_leave_more_weights(task):
     limit = int(0.5 * count_macs(task.base.shape))
     split = split_budget(
-        replace(task, budget=Budget(macs=limit)), Tap(), lookup("tokens", "evit")(keep=0.6), splitting=TWO
+        replace(task, budget=Budget(macs=limit)), Fedprune(), lookup("tokens", "evit")(keep=0.6), splitting=TWO
     )
     weights = {candidate.keep: candidate.weight_macs for candidate in split.candidates}
     assert weights[0.6] > 1.2 * weights[1.0]
@@ -66,13 +66,13 @@ def test_fewer_tokens_leave_more_weights(task):
 
 def test_a_limit_on_parameters_still_binds(task):
     budget = Budget(macs=int(0.7 * count_macs(task.base.shape)), params=int(0.5 * count_params(task.base.shape)))
-    split = split_budget(replace(task, budget=budget), Tap(), lookup("tokens", "tome")(keep=0.5), splitting=TWO)
+    split = split_budget(replace(task, budget=budget), Fedprune(), lookup("tokens", "tome")(keep=0.5), splitting=TWO)
     assert count_params(split.edge.shape) <= budget.params
 
 
 def test_without_a_limit_on_work_the_reducer_goes_in_as_it_is(task):
     budget = Budget(params=int(0.5 * count_params(task.base.shape)))
-    split = split_budget(replace(task, budget=budget), Tap(), lookup("tokens", "tome")(keep=0.5), splitting=TWO)
+    split = split_budget(replace(task, budget=budget), Fedprune(), lookup("tokens", "tome")(keep=0.5), splitting=TWO)
     assert [candidate.keep for candidate in split.candidates] == [0.5]
     assert count_params(split.edge.shape) <= budget.params
 
@@ -85,19 +85,21 @@ def test_a_latency_limit_is_met(task):
     assert reduced_edge(plain, lookup("tokens", "none")(), task.base.shape).latency(latency) == pytest.approx(whole)
     limit = 0.6 * whole
     reducer = lookup("tokens", "tome")(keep=0.5)
-    split = split_budget(replace(task, budget=Budget(latency=limit)), Tap(), reducer, splitting=TWO, latency=latency)
+    limited = replace(task, budget=Budget(latency=limit))
+    split = split_budget(limited, Fedprune(), reducer, splitting=TWO, latency=latency)
     assert 0.9 * limit < split.edge.latency(latency) <= limit
 
 
 def test_an_impossible_budget_is_refused(task):
+    reducer = lookup("tokens", "evit")(keep=0.6)
     with pytest.raises(BudgetError):
-        split_budget(replace(task, budget=Budget(macs=10)), Tap(), lookup("tokens", "evit")(keep=0.6), splitting=TWO)
+        split_budget(replace(task, budget=Budget(macs=10)), Fedprune(), reducer, splitting=TWO)
 
 
 def test_a_recovered_split_travels(task):
     limit = int(0.5 * count_macs(task.base.shape))
     ready = replace(task, budget=Budget(macs=limit))
-    split = split_budget(ready, Tap(), lookup("tokens", "spvit")(keep=0.6), recovery=LeastSquares(), splitting=TWO)
+    split = split_budget(ready, Fedprune(), lookup("tokens", "spvit")(keep=0.6), recovery=LeastSquares(), splitting=TWO)
     stored = StoredModel.of(split.edge)
     rebuilt = StoredModel.received(stored.shape, stored.arrays, stored.tokens).build().model
     assert torch.equal(rebuilt(images().float()), split.edge.model(images().float()))

@@ -88,7 +88,7 @@ def test_the_command_refuses_what_is_not_there(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     assert main(["export", "nothing", "--device", "3", "--runs", str(tmp_path / "runs")]) == 2
     assert "no run 'nothing'" in capsys.readouterr().err
-    run = tmp_path / "runs" / "glyphs-tap-seed0-0123456789ab"
+    run = tmp_path / "runs" / "glyphs-fedprune-seed0-0123456789ab"
     run.mkdir()
     assert main(["export", run.name, "--runs", str(tmp_path / "runs")]) == 2
     assert "--device" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The device's own evidence decides: TAP-ViTs in our reading of its abstract."""
+"""Our own method: the device's own evidence decides."""
 
 from dataclasses import dataclass, field, replace
 
@@ -13,10 +13,15 @@ from fedprune.pruning.sample import pool_sample
 from fedprune.vit.surgery import EdgeModel, cut
 
 
-@register("method", "tap")
+@register("method", "fedprune")
 @dataclass(frozen=True)
-class Tap(Ranking):
-    """TAP-ViTs (arXiv 2601.02437), our reading: composite neuron x adaptive layer importance on the device's proxy set.
+class Fedprune(Ranking):
+    """Taylor gates on the device's proxy set, NuWa's singular directions, and a price a unit: ours.
+
+    A unit's score is the mean absolute derivative of the loss by its gate (first-order Taylor, Molchanov et al. 2016;
+    as gates also in NViT), about the unit's mean, over the square root of the parameters that its removal frees. Heads
+    are scored and cut in singular directions (NuWa, arXiv 2504.03118, equations 5 and 9 to 12). Ours: the centring, the
+    square root of the cost, and their joining into one ranking of all widths.
 
     Attributes:
         importance: How evidence becomes scores.

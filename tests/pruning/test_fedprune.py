@@ -1,4 +1,4 @@
-"""tap, global and random: scores as defined, budgets kept, devices independent of each other to the last bit."""
+"""fedprune, global and random: scores as defined, budgets kept, devices independent of each other to the last bit."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ from fedprune.core.registry import from_dict, to_dict
 from fedprune.data.images import ArrayImages
 from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
+from fedprune.pruning.fedprune import Fedprune
 from fedprune.pruning.global_ import Global
 from fedprune.pruning.importance import Importance, Terms, unit_costs
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.random import Random
 from fedprune.pruning.reestimation import removal_steps, units_kept
-from fedprune.pruning.tap import Tap
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import BlockShape, Keep
@@ -57,11 +57,11 @@ def same(first, second):
 
 
 METHODS = [
-    Tap(),
-    Tap(prior=16.0),
-    Tap(reestimate=0.2),
-    Tap(importance=Importance(own_classes=True)),
-    Tap(importance=Importance(layer="skip", normalise="l2", loss="entropy")),
+    Fedprune(),
+    Fedprune(prior=16.0),
+    Fedprune(reestimate=0.2),
+    Fedprune(importance=Importance(own_classes=True)),
+    Fedprune(importance=Importance(layer="skip", normalise="l2", loss="entropy")),
     Global(),
     Random(),
 ]
@@ -93,7 +93,7 @@ def test_a_device_is_bit_equal_alone_with_others_and_in_any_order(base, images, 
 
 
 def test_prepare_measures_all_that_derive_reads(base, images, tmp_path):
-    for method in (Tap(prior=8.0), Global(importance=Importance(layer="cosine", terms=Terms(activation=1.0)))):
+    for method in (Fedprune(prior=8.0), Global(importance=Importance(layer="cosine", terms=Terms(activation=1.0)))):
         task = make_task(base, images, tmp_path / method.name)
         method.prepare(task.evidence, [task.proxy, np.arange(20, 30)], POOL)
         measured = task.evidence.measured
@@ -101,16 +101,16 @@ def test_prepare_measures_all_that_derive_reads(base, images, tmp_path):
         assert task.evidence.measured == measured > 0
 
 
-def test_global_is_the_same_for_every_device_and_tap_is_not(base, images, tmp_path):
+def test_global_is_the_same_for_every_device_and_fedprune_is_not(base, images, tmp_path):
     first, second = (make_task(base, images, tmp_path, proxy=proxy) for proxy in (np.arange(10), np.arange(30, 40)))
     assert same(Global().derive(first), Global().derive(second))
-    assert not same(Tap().derive(first), Tap().derive(second))
-    assert same(Tap(prior=1e12).derive(first), Global().derive(second))
+    assert not same(Fedprune().derive(first), Fedprune().derive(second))
+    assert same(Fedprune(prior=1e12).derive(first), Global().derive(second))
 
 
-def test_tap_on_the_whole_pool_is_global(base, images, tmp_path):
+def test_fedprune_on_the_whole_pool_is_global(base, images, tmp_path):
     task = make_task(base, images, tmp_path, proxy=POOL)
-    assert same(Tap().derive(task), Global().derive(task))
+    assert same(Fedprune().derive(task), Global().derive(task))
 
 
 def test_random_follows_the_seed(base, images, tmp_path):
@@ -121,19 +121,19 @@ def test_random_follows_the_seed(base, images, tmp_path):
 
 def test_low_rank_attention_is_cut_in_rotated_axes_and_loses_nothing_where_nothing_is_cut(base, images, tmp_path):
     task = make_task(base, images, tmp_path, share=1.0)
-    edge = Tap().derive(task)
+    edge = Fedprune().derive(task)
     pixels = base.preprocess(images.read(np.arange(6)))
     assert edge.source is not base
     assert not torch.equal(edge.model.blocks[0].attn.qkv.weight, base.model.blocks[0].attn.qkv.weight)
     torch.testing.assert_close(edge.model(pixels), base.model(pixels), rtol=0, atol=1e-4)
-    plain = Tap(attention="as_is").derive(task)
+    plain = Fedprune(attention="as_is").derive(task)
     assert plain.source is base
     assert torch.equal(plain.model(pixels), base.model(pixels))
 
 
 def test_too_small_a_budget_is_refused(base, images, tmp_path):
     with pytest.raises(BudgetError):
-        Tap().derive(make_task(base, images, tmp_path, share=0.001))
+        Fedprune().derive(make_task(base, images, tmp_path, share=0.001))
 
 
 def score(base, importance, **means):
@@ -197,7 +197,7 @@ def test_costs_are_what_a_removal_frees(base, cost, count):
 
 
 def test_units_kept_are_in_the_order_of_the_edge_row(base, images, tmp_path):
-    edge = Tap().derive(make_task(base, images, tmp_path))
+    edge = Fedprune().derive(make_task(base, images, tmp_path))
     kept = units_kept(base.shape, edge.keep)
     assert len(kept) == row_length(edge.shape)
     assert np.array_equal(kept[: edge.shape.embed], edge.keep.embed)
@@ -217,7 +217,7 @@ def test_options_survive_the_record():
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda: Importance(normalise="rnk"), lambda: Terms(taylor=0.0), lambda: Tap(reestimate=1.0),
+    "wrong", [lambda: Importance(normalise="rnk"), lambda: Terms(taylor=0.0), lambda: Fedprune(reestimate=1.0),
               lambda: Global(importance=Importance(own_classes=True))]
 )  # fmt: skip
 def test_wrong_options_are_refused(wrong):
