@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="vit_tiny_patch16_224", help="timm's name; the weights do not matter here")
     parser.add_argument("--size", type=int, default=224, help="side of the input in pixels")
     parser.add_argument("--measure", type=int, default=2, help="devices that the slow ways are measured on")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of all ways alike")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of all ways alike")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compute", default="cpu", help="where our evidence is computed: cpu or cuda")

@@ -126,7 +126,7 @@ def _load(images: Path, model: str, weights: str | None) -> tuple[Dataset, Base]
 
 
 def _accuracy(model: nn.Module, base: Base, images: ArrayImages) -> float:
-    logits = predict(model, base.preprocess, images, np.arange(len(images)), precision="bf16")
+    logits = predict(model, base.preprocess, images, np.arange(len(images)))
     return float(100 * (logits.argmax(1) == images.labels).mean())
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 from benchmarks.clock import Clock
 from fedprune.core.errors import require
 from fedprune.data.images import ImageSet, IntArray
-from fedprune.vit.base import Base, autocast
+from fedprune.vit.base import Base
+from fedprune.vit.precision import autocast
 
 
 def derive_with_torch_pruning(

@@ -22,7 +22,8 @@ from fedprune.evidence.bank import Bank
 from fedprune.evidence.directions import stream_directions
 from fedprune.evidence.measure import Pass, family_width, measure
 from fedprune.evidence.statistics import centre, statistic_named
-from fedprune.vit.base import Base, takes_bf16
+from fedprune.vit.base import Base
+from fedprune.vit.precision import takes_bf16
 from fedprune.vit.units import Units, unpack
 
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again

@@ -49,7 +49,7 @@ class Pass:
 
     loss: str = "labels"
     classes: tuple[int, ...] | None = None
-    precision: str = "bf16"
+    precision: str = "fp32"
     batch_size: int = 32
     device: str = "cpu"
 

@@ -23,6 +23,7 @@ from fedprune.core.errors import ConfigError
 from fedprune.core.registry import registered
 from fedprune.experiment.config import NESTED, RunConfig
 from fedprune.experiment.options import KINDS
+from fedprune.experiment.precision import settle_precision
 from fedprune.protocol.options import ROOMS, import_options
 
 GROUPS = [kind for kind in KINDS if kind in RunConfig.__dataclass_fields__]
@@ -36,14 +37,14 @@ def config_folder() -> Path:
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
-    """Compose one run's configuration.
+    """Compose one run's configuration; the precision `auto` becomes what it means on this machine.
 
     Raises:
         ConfigError: one sentence that says which override is wrong and what is allowed.
     """
     node = _compose_node(_parse(overrides), overrides)
     values = {str(key): _plain(str(key), node._get_node(key)) for key in node}
-    return RunConfig.from_dict(values)
+    return settle_precision(RunConfig.from_dict(values))
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

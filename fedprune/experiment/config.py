@@ -24,7 +24,8 @@ from fedprune.recovery.personal_none import NoPersonal
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.none import NoReduction
 from fedprune.tokens.reducer import Reducer
-from fedprune.vit.base import PRECISIONS, BaseSource
+from fedprune.vit.base import BaseSource
+from fedprune.vit.precision import PRECISIONS
 
 SCHEMA_VERSION = 1
 NESTED: dict[str, type[Any]] = {"features": Features, "splitting": Splitting}  # groups of settings without a choice
@@ -41,7 +42,7 @@ class RunConfig:
         oracle: Whether to derive each model from the device's own images too.
         share_classes: Whether a report names the device's classes.
         privacy_limit: Largest epsilon that a device may release; a device whose mechanism needs more reports nothing.
-        precision: `fp32`, `bf16`, or `auto` (bf16 where it is the faster one) for frozen models.
+        precision: `fp32`, `bf16`, or `auto`, which `compose` turns into the faster one of this machine.
         compute: `cpu` or `cuda`.
         threads: Threads of torch and BLAS; one by default, because more may change the last bits.
         runs: Folder of all runs.

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
 from fedprune.data.images import ImageSet, IntArray
-from fedprune.vit.base import Base, autocast, evaluating
+from fedprune.vit.base import Base, evaluating
+from fedprune.vit.precision import autocast
 
 FeatureArray = NDArray[np.float32]
 

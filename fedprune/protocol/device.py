@@ -98,6 +98,7 @@ def _trained(world: World, device: int, edge: Loaded, rows: tuple[int, ...]) -> 
         preprocess=world.base.preprocess,
         classes=shard.classes,
         seed=stream_seed(world.setup.seed, "personal", device),
+        precision=world.setup.precision,
     )
     world.setup.personal.train(edge.model, edge.backbone, rows, own)
     return edge.model

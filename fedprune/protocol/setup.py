@@ -49,7 +49,7 @@ class Setup:
     Attributes:
         share_classes: Whether a report names the device's classes, so that the server may cut the classifier.
         privacy_limit: Largest epsilon that a device may release; without a limit, None.
-        precision: `"fp32"`, `"bf16"` (autocast) or `"auto"` for every forward pass through a frozen model.
+        precision: `"fp32"` or `"bf16"` (autocast) for every pass through a model; see `vit.precision`.
         compute: Where models run: `"cpu"` or `"cuda"`.
         cache: Folder for what is computed once.
         personal: What a device does with its edge model on its own images.

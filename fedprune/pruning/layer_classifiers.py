@@ -60,7 +60,7 @@ def layer_features(task: PruningTask, images: IntArray) -> list[Tensor]:
     parts: list[list[Tensor]] = []
     for at in range(0, len(images), 64):
         pixels = task.base.preprocess(task.images.read(images[at : at + 64])).to(vit.pos_embed)
-        with quick(vit):
+        with quick(vit, task.precision):
             stream = start(vit, pixels)
             features = []
             for block in vit.blocks:

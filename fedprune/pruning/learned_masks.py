@@ -62,7 +62,7 @@ class LearnedMasks(Method):
             ]
         )
         for pixels, labels, _ in proxy_batches(task, self.epochs, self.batch_size, "learned masks"):
-            with gated(model, masks.gates()), quick(model, gradients=True):
+            with gated(model, masks.gates()), quick(model, task.precision, gradients=True):
                 logits = model(pixels)
             size = masks.size(limit)
             loss = label_loss(logits[:, list(rows)], labels, rows) + excess(size, target, dual)

@@ -49,7 +49,7 @@ def shuffled_batches(
 
 def teacher_logits(task: PruningTask, rows: Sequence[int]) -> Tensor:
     """Return the base's logits in `rows`, (images of the proxy set, rows): what distillation compares with."""
-    logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy)
+    logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy, precision=task.precision)
     return torch.from_numpy(logits[:, list(rows)])
 
 

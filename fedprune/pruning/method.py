@@ -36,6 +36,11 @@ class PruningTask:
     classes: tuple[int, ...] | None
     seed: int
 
+    @property
+    def precision(self) -> str:
+        """Precision of passes through base and edge models: that of the evidence, float64 left to the model itself."""
+        return "bf16" if self.evidence.how.precision == "bf16" else "fp32"
+
     def seed_for(self, purpose: str) -> int:
         """Return the seed of this task's stream for `purpose`."""
         return stream_seed(self.seed, purpose)

@@ -108,7 +108,7 @@ class NuwaV2(Method):
             weight_decay=self.weight_decay,
         )
         for pixels, labels, _ in proxy_batches(task, self.epochs, self.batch_size, "nuwa masks"):
-            with gated(model, learned.gates()), quick(model, gradients=True):
+            with gated(model, learned.gates()), quick(model, task.precision, gradients=True):
                 logits = model(pixels)
             optimiser.zero_grad()
             label_loss(logits[:, list(rows)], labels, rows).backward()  # type: ignore[no-untyped-call]
@@ -134,7 +134,7 @@ class NuwaV2(Method):
         vit: Any = task.base.model
         images = task.proxy[: self.calibration]
         inputs = []
-        with quick(vit):
+        with quick(vit, task.precision):
             stream = start(vit, task.base.preprocess(task.images.read(images)).to(vit.pos_embed))
             for block in vit.blocks:
                 for kind in ("attention", "mlp"):

@@ -76,7 +76,7 @@ def _gather_gradients(task: PruningTask, model: torch.nn.Module) -> None:
     """Add up the gradients over the proxy set, as the library's examples do."""
     rows = asked_rows(task)
     for pixels, labels, _ in proxy_batches(task, 1, 64, "torch pruning"):
-        with quick(model, gradients=True):
+        with quick(model, task.precision, gradients=True):
             logits: Tensor = model(pixels)
         loss = label_loss(logits[:, list(rows)], labels, rows)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -77,7 +77,7 @@ class UVC(Method):
         )
         for pixels, labels, places in proxy_batches(task, self.epochs, self.batch_size, "uvc"):
             masks.scores = unit_norms(model, masks)
-            with gated(model, masks.gates()), quick(model, gradients=True):
+            with gated(model, masks.gates()), quick(model, task.precision, gradients=True):
                 answers = model(pixels)[:, list(rows)]
             size = masks.size(limit)
             loss = (1 - self.distill) * label_loss(answers, labels, rows)

@@ -101,7 +101,7 @@ class WDPruning(Method):
         )
         history: list[tuple[float, float]] = []
         for pixels, labels, _ in proxy_batches(task, self.epochs, self.batch_size, "wdpruning"):
-            with gated(model, masks.gates()), quick(model, gradients=True):
+            with gated(model, masks.gates()), quick(model, task.precision, gradients=True):
                 last, middle = _answers(model, early, depth, pixels)
             losses = [
                 label_loss(logits[:, list(rows)], labels, rows) for logits in (last, middle) if logits is not None

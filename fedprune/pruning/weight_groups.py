@@ -38,7 +38,7 @@ def weight_taylor(task: PruningTask, images: IntArray, per_image: bool, loss: st
     for at in range(0, len(unique), _BATCH):
         part, weight = unique[at : at + _BATCH], torch.from_numpy(counts[at : at + _BATCH]).float()
         pixels = task.base.preprocess(task.images.read(part)).to(next(model.parameters()).dtype)
-        with quick(model, gradients=True):
+        with quick(model, task.precision, gradients=True):
             logits = model(pixels)
         losses = image_losses(logits.float(), torch.from_numpy(task.images.labels[part]), loss, task.classes)
         (losses * weight).sum().div(len(images)).backward()  # type: ignore[no-untyped-call]

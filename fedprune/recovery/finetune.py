@@ -51,7 +51,8 @@ class Finetune(Training, Recovery):
             asked = (1 - self.distill) * label_loss(logits, labels, edge.classes)
             return asked + self.distill * distillation(logits, teacher[places].to(logits)) if self.distill else asked
 
-        self.fit(model, model, proxy_batches(task, self.epochs, self.batch_size, "finetune"), loss)
+        batches = proxy_batches(task, self.epochs, self.batch_size, "finetune")
+        self.fit(model, model, batches, loss, task.precision)
         notes = {
             **edge.notes,
             "recovery_images": float(self.epochs * len(task.proxy)),

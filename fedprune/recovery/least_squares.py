@@ -86,7 +86,7 @@ class LeastSquares(Recovery):
         began = time.perf_counter()
         images, counts = np.unique(task.proxy, return_counts=True)
         edge = replace(edge, model=copy.deepcopy(edge.model))
-        with torch.no_grad(), quick(task.base.model):
+        with torch.no_grad(), quick(task.base.model, task.precision):
             self._walk(edge, task, images, torch.from_numpy(counts))
         seconds = time.perf_counter() - began
         return replace(edge, notes={**edge.notes, "recovery_images": float(len(images)), "recovery_seconds": seconds})

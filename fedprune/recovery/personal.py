@@ -19,6 +19,7 @@ class OwnImages:
         preprocess: What turns them into a model's input.
         classes: Base classes that the device knows.
         seed: Seed of the device's stream.
+        precision: Of the passes, see `vit.precision`.
     """
 
     images: ImageSet
@@ -26,6 +27,7 @@ class OwnImages:
     preprocess: Preprocess
     classes: tuple[int, ...]
     seed: int
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)

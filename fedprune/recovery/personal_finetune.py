@@ -56,4 +56,4 @@ class PersonalFinetune(Training, Personal):
             batch_size=self.batch_size,
             dtype=weights.get_parameter("pos_embed").dtype,
         )
-        self.fit(model, weights, batches, loss)
+        self.fit(model, weights, batches, loss, own.precision)

@@ -36,7 +36,12 @@ class Training:
             raise ValueError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be at least 1.")
 
     def fit(
-        self, model: nn.Module, weights: nn.Module, batches: Iterable[tuple[Tensor, Tensor, IntArray]], loss: Loss
+        self,
+        model: nn.Module,
+        weights: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor, IntArray]],
+        loss: Loss,
+        precision: str,
     ) -> None:
         """Train `weights` in place, a vision transformer that is `model` or part of it, and freeze them again.
 
@@ -45,6 +50,7 @@ class Training:
             weights: What is trained.
             batches: Pixels, labels and places, as `pruning.learning` yields them.
             loss: What is lowered; the mean over both answers where a model answers twice while it trains.
+            precision: Of the passes, see `vit.precision`.
         """
         weights.requires_grad_(True).train()
         matrices = [value for value in weights.parameters() if value.ndim > 1]
@@ -55,7 +61,7 @@ class Training:
         )
         device = weights.get_parameter("pos_embed").device
         for pixels, labels, places in batches:
-            with quick(weights, gradients=True):
+            with quick(weights, precision, gradients=True):
                 answer = model(pixels.to(device))
             # a model with a distillation token answers twice while it trains
             heads = answer if isinstance(answer, tuple) else (answer,)

@@ -1,20 +1,12 @@
 """How long runs may take where none has finished yet: a rough guess from the passes of images through the base."""
 
 from collections.abc import Iterable
-from functools import cache
 
-import torch
-
-from fedprune.core.errors import ModelError
 from fedprune.experiment.config import RunConfig
 from fedprune.recovery.none import NoRecovery
-from fedprune.vit.base import BaseSource, takes_bf16
-from fedprune.vit.base_file import create
-from fedprune.vit.base_glyphs import ARCHITECTURE
-from fedprune.vit.base_timm import TimmBase
-from fedprune.vit.base_trained import TrainedBase
+from fedprune.vit.base_file import expected_shape
 from fedprune.vit.counts import count_macs
-from fedprune.vit.inspect import read_shape
+from fedprune.vit.precision import takes_bf16
 from fedprune.vit.shape import Shape
 
 # Our guesses, good to a factor of a few: one CPU thread in float32, one that multiplies bf16 matrices in hardware, and
@@ -31,7 +23,7 @@ def expected_seconds(configs: Iterable[RunConfig]) -> float | None:
     """
     total = 0.0
     for config in configs:
-        shape = _shape(config.base)
+        shape = expected_shape(config.base)
         if shape is None:
             return None
         partition = config.partition
@@ -47,17 +39,3 @@ def _speed(config: RunConfig, shape: Shape) -> float:
     if config.compute == "cuda":
         return MACS_PER_SECOND["cuda"]
     return MACS_PER_SECOND["bf16" if takes_bf16(config.precision, shape.embed) else "fp32"]
-
-
-@cache
-def _shape(base: BaseSource) -> Shape | None:
-    """Return the base's shape from its name alone; no weights are loaded."""
-    source = base.source if isinstance(base, TrainedBase) else base
-    architecture = ARCHITECTURE
-    if isinstance(source, TimmBase):
-        architecture = {"model": source.model} | ({"img_size": source.image_size} if source.image_size else {})
-    try:
-        with torch.device("meta"):
-            return read_shape(create(architecture))
-    except (ModelError, RuntimeError, NotImplementedError):
-        return None

@@ -11,7 +11,8 @@ from torch import Tensor
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.tokens.counts import traced_macs
 from fedprune.tokens.reduced import ReducedModel
-from fedprune.vit.base import Preprocess, autocast
+from fedprune.vit.base import Preprocess
+from fedprune.vit.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from fedprune.tokens.measure import batches
 from fedprune.tokens.reduced import Pass, ReducedModel, reduce
 from fedprune.tokens.reducer import Reducer, SelectorRecipe
 from fedprune.tokens.selector import LearnedStage
-from fedprune.vit.base import Base, Preprocess, autocast
+from fedprune.vit.base import Base, Preprocess
+from fedprune.vit.precision import autocast
 
 CALIBRATION_IMAGES = 256
 FORMAT = 2  # of what is stored; another number trains anew

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedprune.core.errors import ModelError
 from fedprune.core.hashing import content_hash
 from fedprune.data.images import Dataset, ImageSet, IntArray, Partition, Pixels
 from fedprune.vit.inspect import read_shape
+from fedprune.vit.precision import autocast
 from fedprune.vit.shape import Shape
 
-BF16_WIDTH = 192  # from this embedding width on, bf16 autocast is faster than float32 on a CPU
-PLAIN_TOKENS = 145  # up to this many tokens, see `gradient_attention`
-PRECISIONS = ("auto", "bf16", "fp32")
+# Up to this many tokens, see `gradient_attention`. A constant, though measured on one processor: attention chosen
+# anew in every process would change a run's last bits, and where bf16 is not the faster one it is never asked.
+PLAIN_TOKENS = 145
+
+
+Architecture = Mapping[str, Any]  # "model": timm's name; all else: arguments of timm.create_model
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ class Base:
 class BaseSource(ABC):
     """An option of kind `base`: where the base comes from."""
 
+    def architecture(self) -> Architecture | None:
+        """Return what the option alone says of the model's architecture, before any weights are loaded, if anything."""
+        return None
+
     @abstractmethod
     def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
         """Load or make the base for `dataset`'s classes; only public images of `partition` are used.
@@ -114,25 +122,6 @@ def state_arrays(model: nn.Module) -> Mapping[str, NDArray[np.generic]]:
 def embedding_width(model: nn.Module) -> int:
     """Return the width of the residual stream of one of timm's vision transformers or of an edge model."""
     return int(model.get_parameter("patch_embed.proj.weight").shape[0])
-
-
-def takes_bf16(precision: str, width: int, device: str = "cpu") -> bool:
-    """Say whether `precision` means bf16 for a model of that embedding width; `auto` does where that is faster."""
-    return precision == "bf16" or (precision == "auto" and (not device.startswith("cpu") or width >= BF16_WIDTH))
-
-
-def autocast(precision: str, width: int, device: str = "cpu") -> torch.autocast:
-    """Return the context for `precision`: `bf16`, `fp32`, or `auto` (bf16 where `width` makes it pay, or on a GPU).
-
-    Raises:
-        ModelError: there is no such precision.
-    """
-    if precision not in PRECISIONS:
-        raise ModelError(f"There is no precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
-    kind = torch.device(device).type
-    enabled = takes_bf16(precision, width, device)
-    # Without the cache of cast weights: it would go on using the old ones where a recovery changes them in between.
-    return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def gradient_attention(model: nn.Module) -> AbstractContextManager[None]:

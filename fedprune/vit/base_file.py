@@ -1,10 +1,9 @@
 """A base in one safetensors file: timm's weights, with the architecture and preprocessing in its metadata."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -16,9 +15,9 @@ from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
 from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream_seed
-from fedprune.vit.base import Base, Preprocess
-
-Architecture = Mapping[str, Any]  # "model": timm's name; all else: arguments of timm.create_model
+from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
+from fedprune.vit.inspect import read_shape
+from fedprune.vit.shape import Shape
 
 
 def create(architecture: Architecture, seed: int = 0) -> nn.Module:
@@ -35,6 +34,19 @@ def create(architecture: Architecture, seed: int = 0) -> nn.Module:
         except (RuntimeError, TypeError, AssertionError) as error:
             raise ModelError(f"timm cannot create the model {dict(architecture)}: {error}. Change its name.") from error
     return model
+
+
+@cache
+def expected_shape(source: BaseSource) -> Shape | None:
+    """Return the shape of a source's base where its option alone tells it; no weights are loaded or made."""
+    architecture = source.architecture()
+    if architecture is None:
+        return None
+    try:
+        with torch.device("meta"):
+            return read_shape(create(architecture))
+    except (ModelError, RuntimeError, NotImplementedError):
+        return None
 
 
 def save_base(path: Path, model: nn.Module, architecture: Architecture, preprocess: Preprocess, half: bool) -> None:

@@ -10,8 +10,8 @@ from fedprune.core.errors import ModelError
 from fedprune.core.registry import register
 from fedprune.data.glyphs import CHARACTERS, SIDE, Glyphs
 from fedprune.data.images import Dataset, Partition
-from fedprune.vit.base import Base, BaseSource, Preprocess
-from fedprune.vit.base_file import Architecture, create, load_base, save_base
+from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
+from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.training import Epoch, Labelled, Recipe, tell, train
 
 PACKAGED = Path(__file__).parent / "weights" / "glyphs.safetensors"
@@ -31,6 +31,10 @@ ARCHITECTURE: Architecture = {
 @dataclass(frozen=True)
 class GlyphBase(BaseSource):
     """The micro DeiT for data=glyphs that the package ships, made by `fedprune base`."""
+
+    def architecture(self) -> Architecture:
+        """Return that of the packaged model."""
+        return ARCHITECTURE
 
     def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
         """Load the packaged weights.

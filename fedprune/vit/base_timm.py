@@ -15,8 +15,7 @@ from fedprune.core.errors import ModelError
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
 from fedprune.data.images import Dataset, Partition
-from fedprune.vit.base import Base, BaseSource, Preprocess
-from fedprune.vit.base_file import Architecture
+from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
 
 WEIGHTS_VARIABLE = "FEDPRUNE_MODELS"
 Sizes = Mapping[str, tuple[int, ...]]
@@ -61,6 +60,10 @@ class TimmBase(BaseSource):
                 raise ValueError(f"{name} needs one value a channel (3), not {len(values)}.")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be above 0.")
+
+    def architecture(self) -> Architecture:
+        """Return timm's name and the size of the input, where it is set."""
+        return {"model": self.model} | ({"img_size": self.image_size} if self.image_size else {})
 
     def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
         """Load a model whose head already knows the classes of `dataset`.

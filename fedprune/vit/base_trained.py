@@ -9,7 +9,7 @@ from filelock import FileLock
 from fedprune.core.hashing import content_hash
 from fedprune.core.registry import register
 from fedprune.data.images import Dataset, Partition
-from fedprune.vit.base import Base, BaseSource, state_arrays
+from fedprune.vit.base import Architecture, Base, BaseSource, state_arrays
 from fedprune.vit.base_file import load_base, save_base
 from fedprune.vit.base_timm import Loaded, TimmBase
 from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, tell, train
@@ -29,6 +29,10 @@ class TrainedBase(BaseSource):
 
     source: TimmBase = field(default_factory=lambda: TimmBase(model="vit_tiny_patch16_224", image_size=96))
     recipe: Recipe = field(default_factory=Recipe)
+
+    def architecture(self) -> Architecture:
+        """Return that of the pretrained model."""
+        return self.source.architecture()
 
     def load(
         self,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fedprune.core.registry import register
 from fedprune.data.images import Dataset, Partition
-from fedprune.vit.base import Base, BaseSource
-from fedprune.vit.base_file import Architecture, create, load_base
+from fedprune.vit.base import Architecture, Base, BaseSource
+from fedprune.vit.base_file import create, load_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
 from fedprune.vit.base_timm import Loaded
 from fedprune.vit.base_trained import fine_tuned
@@ -23,6 +23,10 @@ class TrainedGlyphBase(BaseSource):
     """
 
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=40, learning_rate=1e-3, flip=False))
+
+    def architecture(self) -> Architecture:
+        """Return that of the packaged model."""
+        return ARCHITECTURE
 
     def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
         """Return the fine-tuned base, after training it where the cache does not hold it."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedprune.vit.base import autocast, gradient_attention
+from fedprune.vit.base import gradient_attention
+from fedprune.vit.precision import autocast
 
 KINDS = ("attention", "mlp")  # in the order in which a block runs them
 _PARTS = {"attention": ("norm1", "attn", "ls1"), "mlp": ("norm2", "mlp", "ls2")}
@@ -88,15 +89,16 @@ def start(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 @contextmanager
-def quick(model: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Walk a model in `vit.base`'s automatic precision, float64 left alone.
+def quick(model: nn.Module, precision: str, gradients: bool = False) -> Iterator[None]:
+    """Walk a model in `precision` (see `vit.precision`), a float64 model as it is.
 
     Args:
         model: One of timm's vision transformers.
+        precision: `bf16`, `fp32` or `auto`.
         gradients: Whether the pass is differentiated.
     """
     positions = model.get_parameter("pos_embed")
-    precision = "fp32" if positions.dtype == torch.float64 else "auto"
+    precision = "fp32" if positions.dtype == torch.float64 else precision
     with (
         autocast(precision, positions.shape[-1], str(positions.device)),
         gradient_attention(model) if gradients else nullcontext(),

@@ -23,7 +23,8 @@ from fedprune.core.files import write_atomic
 from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
-from fedprune.vit.base import PRECISIONS, Preprocess, autocast, embedding_width, freeze, gradient_attention, predict
+from fedprune.vit.base import Preprocess, embedding_width, freeze, gradient_attention, predict
+from fedprune.vit.precision import PRECISIONS, autocast
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"

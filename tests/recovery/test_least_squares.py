@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fedprune.recovery import least_squares
 from fedprune.recovery.least_squares import LAYERS, LeastSquares
-from fedprune.vit.base import Base, autocast
+from fedprune.vit.base import Base
 from fedprune.vit.lowrank import low_rank, low_rank_within
+from fedprune.vit.precision import autocast
 from fedprune.vit.refit import solve
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream, mean_free, rotate
@@ -211,7 +212,7 @@ def test_bf16_walks_with_the_refitted_weights(monkeypatch: pytest.MonkeyPatch) -
     edge, task = cut(base, half_of(base.shape, "neurons")), task_of(base)
     refitted = {}
     for precision in ("fp32", "bf16"):
-        monkeypatch.setattr(least_squares, "quick", lambda model, precision=precision: autocast(precision, 16))
+        monkeypatch.setattr(least_squares, "quick", lambda model, _, name=precision: autocast(name, 16))
         refitted[precision] = LeastSquares().recover(edge, task).model.state_dict()
     for name, wanted in refitted["fp32"].items():
         assert (refitted["bf16"][name] - wanted).norm() <= 0.1 * wanted.norm() + 0.05, name

@@ -9,7 +9,7 @@ from fedprune.core.errors import ModelError
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
 from fedprune.data.subtasks import Subtasks
-from fedprune.vit.base import Base, Preprocess, autocast, evaluating, predict
+from fedprune.vit.base import Base, Preprocess, evaluating, predict
 from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED, GlyphBase
 from fedprune.vit.branches import quick
@@ -95,25 +95,17 @@ def test_bf16_is_close_to_float32_but_not_the_same():
     assert (half != full).any()
 
 
-def test_precision_auto_takes_bf16_where_the_model_is_wide():
-    for width, wanted in ((64, False), (192, True)):
-        with autocast("auto", width):
-            assert torch.is_autocast_enabled("cpu") is wanted
-    with pytest.raises(ModelError, match="no precision 'fp8'"):
-        autocast("fp8", 64)
-
-
-@pytest.mark.parametrize(("side", "width", "plain"), [(16, 192, True), (56, 192, False), (16, 64, False)])
-def test_attention_that_is_differentiated_is_plain_in_bf16_with_few_tokens(side, width, plain):
-    model = VisionTransformer(img_size=side, patch_size=4, embed_dim=width, depth=1, num_heads=2, num_classes=3)
-    with quick(model, gradients=True):
+@pytest.mark.parametrize(("side", "precision", "plain"), [(16, "bf16", True), (56, "bf16", False), (16, "fp32", False)])
+def test_attention_that_is_differentiated_is_plain_in_bf16_with_few_tokens(side, precision, plain):
+    model = VisionTransformer(img_size=side, patch_size=4, embed_dim=192, depth=1, num_heads=2, num_classes=3)
+    with quick(model, precision, gradients=True):
         assert torch.backends.cuda.flash_sdp_enabled() is not plain
-    with quick(model):
+    with quick(model, precision):
         assert torch.backends.cuda.flash_sdp_enabled()
     gradients = []
     for differentiated in (True, False):
         model.zero_grad()
-        with quick(model, gradients=differentiated):
+        with quick(model, precision, gradients=differentiated):
             answer = model(torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side))
         answer.float().square().sum().backward()
         gradients.append(model.blocks[0].attn.qkv.weight.grad.clone())
