@@ -25,9 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one study."""
-    from fedprune.protocol.options import import_options
-
-    import_options(["fedprune.tokens"])
     if arguments.study == "speed":
         return speed(arguments)
     if arguments.study == "table":

@@ -30,11 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from fedprune.core.registry import from_dict
     from fedprune.experiment.record import find_run, read_record
-    from fedprune.protocol.options import import_options
     from fedprune.study.attack import attack_cases, attack_run
 
     torch.set_num_threads(1)
-    import_options()
     names = arguments.attack or ["membership"]
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in arguments.set:

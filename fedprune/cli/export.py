@@ -101,10 +101,8 @@ def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
         return torch.randn(CHECKED_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0)), "noise images"
     from fedprune.experiment.config import RunConfig
     from fedprune.experiment.record import read_record
-    from fedprune.protocol.options import ROOMS, import_options
     from fedprune.protocol.setup import open_world
 
-    import_options((*ROOMS, "fedprune.federation"))
     world = open_world(RunConfig.from_dict(read_record(folder).values["config"]).setup())
     values = file.card["preprocess"]
     preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))

@@ -1,42 +1,39 @@
 """List what can be chosen: data, methods, selectors, mechanisms, engines, tables, ..."""
 
 import argparse
+from pathlib import Path
 
-KINDS = {
-    "data": "data",
-    "partitions": "partition",
-    "bases": "base",
-    "budgets": "budgets",
-    "mixtures": "mixture",
-    "mechanisms": "mechanism",
-    "selectors": "selector",
-    "methods": "method",
-    "tokens": "tokens",
-    "recovery": "recovery",
-    "personal": "personal",
-    "attacks": "attack",
-    "engines": "engine",
-    "clocks": "clock",
-}
+import yaml
+
+from fedprune.core.discovery import describe
+from fedprune.core.kinds import KINDS
+
+OPTIONS = {kind.plural: name for name, kind in KINDS.items()}
 STUDIES = {"tables": "table", "figures": "figure"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("kind", choices=[*KINDS, "devices", *STUDIES], help="what to list")
+    parser.add_argument("kind", choices=[*OPTIONS, "devices", *STUDIES], help="what to list")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the names, one a line with one sentence."""
-    if arguments.kind in STUDIES:
-        from fedprune.study.names import study_names
-
-        options = study_names(STUDIES[arguments.kind])
-    else:
-        from fedprune.experiment.options import describe, describe_devices
-
-        options = describe_devices() if arguments.kind == "devices" else describe(KINDS[arguments.kind])
+    options = _find(arguments.kind)
     width = max(map(len, options), default=0)
     for name, sentence in options.items():
         print(f"{name:<{width}}  {sentence}")
     return 0
+
+
+def _find(plural: str) -> dict[str, str]:
+    if plural in OPTIONS:
+        return describe(OPTIONS[plural])
+    if plural in STUDIES:
+        from fedprune.study.names import study_names
+
+        return study_names(STUDIES[plural])
+    import fedprune.devices
+
+    profiles = sorted((Path(fedprune.devices.__file__).parent / "profiles").glob("*.yaml"))
+    return {path.stem: str(yaml.safe_load(path.read_text(encoding="utf-8"))["title"]) for path in profiles}

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from fedprune.core.discovery import import_options
 from fedprune.core.errors import ConfigError
 
 Option = TypeVar("Option")
@@ -38,7 +39,8 @@ def register(kind: str, name: str) -> Callable[[type[Option]], type[Option]]:
 
 
 def registered(kind: str) -> Mapping[str, type[Any]]:
-    """Return the options of `kind` that have been imported so far, by name."""
+    """Return all options of `kind` by name; the files that hold them are imported first."""
+    import_options(kind)
     return dict(sorted(_registered.get(kind, {}).items()))
 
 
@@ -48,6 +50,8 @@ def lookup(kind: str, name: str) -> type[Any]:
     Raises:
         ConfigError: there is no such option; the message lists those there are.
     """
+    if option := _registered.get(kind, {}).get(name):
+        return option
     options = registered(kind)
     if name not in options:
         raise ConfigError(f"There is no {kind} named {name!r}. There are: {', '.join(options) or 'none'}.")

@@ -20,11 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fedprune
 from fedprune.core.errors import ConfigError
+from fedprune.core.kinds import KINDS
 from fedprune.core.registry import registered
 from fedprune.experiment.config import NESTED, RunConfig
-from fedprune.experiment.options import KINDS
 from fedprune.experiment.precision import settle_precision
-from fedprune.protocol.options import ROOMS, import_options
 
 GROUPS = [kind for kind in KINDS if kind in RunConfig.__dataclass_fields__]
 
@@ -61,8 +60,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def register_options() -> None:
-    """Import all options and hand their dataclasses to Hydra as the schema."""
-    import_options((*ROOMS, "fedprune.federation"))
+    """Hand the dataclasses of all options to Hydra as the schema."""
     _store_schema(tuple((kind, *registered(kind)) for kind in GROUPS))
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.hashing import content_hash
+from fedprune.core.kinds import KINDS
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import DataSource, Partitioner
 from fedprune.devices.budgets import Budgets
 from fedprune.devices.clock import Clock, NoClock
-from fedprune.experiment.options import KINDS
 from fedprune.federation.engine import Engine
 from fedprune.mixture.fit import MixtureFit
 from fedprune.privacy.mechanism import Mechanism

@@ -4,14 +4,12 @@ from fedprune.experiment.config import RunConfig
 from fedprune.experiment.journal import Journal
 from fedprune.experiment.record import Record
 from fedprune.protocol.observer import Observer
-from fedprune.protocol.options import ROOMS, import_options
 from fedprune.protocol.server import Server
 from fedprune.protocol.setup import open_world
 
 
 def reopen(record: Record) -> Server:
     """Return the server of a run as it stood when all reports were in."""
-    import_options((*ROOMS, "fedprune.federation"))
     config = RunConfig.from_dict(record.values["config"])
     world = open_world(config.setup())
     server = Server(world, config.server_options())

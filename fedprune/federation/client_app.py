@@ -15,7 +15,6 @@ from fedprune.core.text import describe
 from fedprune.federation import messages
 from fedprune.federation.logs import join_log
 from fedprune.protocol.device import evaluate, make_report, personalise
-from fedprune.protocol.options import import_options
 from fedprune.protocol.setup import Setup, World, open_world
 from fedprune.protocol.storage import Loaded, StoredModel
 from fedprune.vit.shape import Shape
@@ -90,7 +89,6 @@ def _world(message: Message) -> World:
 
 @lru_cache(maxsize=2)
 def _open(setup: str) -> World:
-    import_options()
     return open_world(Setup.from_json(setup))
 
 

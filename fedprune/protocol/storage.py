@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
 from fedprune.core.memory import read_tensors
-from fedprune.protocol.options import import_options
 from fedprune.protocol.row import TIMES
 from fedprune.tokens.edge_model import PREFIX, rebuild
 from fedprune.vit.assemble import assemble
@@ -91,8 +90,6 @@ class StoredModel:
         Raises:
             FedpruneError: tensors, shape and reducer do not belong together, or nobody knows the reducer.
         """
-        if self.tokens:
-            import_options(("fedprune.tokens",))
         backbone = assemble(
             self.shape, {name: values for name, values in self.tensors.items() if not name.startswith(PREFIX)}
         )

@@ -17,7 +17,6 @@ from fedprune.core.files import write_text
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import Record
 from fedprune.experiment.summary import accuracies
-from fedprune.protocol.options import ROOMS, import_options
 from fedprune.report.accuracy_figure import accuracy_against_budget
 from fedprune.report.costs import attacks, clock, costs, released_fields, total_spent
 from fedprune.report.drawings import (
@@ -119,7 +118,6 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _open_scene(record: Record) -> Scene:
-    import_options((*ROOMS, "fedprune.federation"))
     scene = Scene(RunConfig.from_dict(record.values["config"]))
     torch.set_num_threads(scene.config.threads)
     return scene

@@ -8,8 +8,8 @@ import json
 import math
 from pathlib import Path
 
+from fedprune.core.discovery import describe
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.options import describe
 from fedprune.experiment.record import Record
 
 Described = dict[str, tuple[str, bool | None, int]]  # label, whether higher is better, digits

@@ -9,11 +9,9 @@ from benchmarks.tokens_accuracy import Table, accuracy_points, sample
 from benchmarks.tokens_tables import write_tables
 from fedprune.core.errors import DataError
 from fedprune.data.images import ArrayImages
-from fedprune.protocol.options import import_options
 from fedprune.vit.counts import count_macs
 from tests.tokens.vits import random_base
 
-import_options(["fedprune.tokens"])
 KEYS = ("reducer", "keep", "images")
 
 

@@ -7,10 +7,7 @@ import pytest
 from fedprune.core.errors import BudgetError
 from fedprune.core.registry import lookup
 from fedprune.devices.token_latency import LatencyTable, measure_table, ratios_within
-from fedprune.protocol.options import import_options
 from tests.tokens.vits import random_base
-
-import_options(["fedprune.tokens"])
 
 TABLE = LatencyTable((0.1, 0.5, 1.0), (0.2, 0.5, 1.0))
 

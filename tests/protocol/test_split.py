@@ -12,7 +12,6 @@ from fedprune.data.images import ArrayImages
 from fedprune.devices.budget import Budget
 from fedprune.devices.latency import LatencyModel
 from fedprune.evidence.evidence import Evidence
-from fedprune.protocol.options import import_options
 from fedprune.protocol.split import Splitting, hold_out, split_budget
 from fedprune.protocol.storage import StoredModel
 from fedprune.pruning.fedprune import Fedprune
@@ -24,7 +23,6 @@ from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
 from tests.tokens.vits import images, random_base
 
-import_options(["fedprune.tokens"])
 TWO = Splitting(ratios=(1.0, 0.6), judges=8)
 
 

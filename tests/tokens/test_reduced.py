@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedprune.core.registry import registered
-from fedprune.protocol.options import import_options
 from fedprune.tokens import attend
 from fedprune.tokens.counts import count_reduced_macs, token_counts, traced_macs
 from fedprune.tokens.ltmp import LtmpStage
@@ -20,7 +19,6 @@ from fedprune.vit.counts import count_macs
 from fedprune.vit.surgery import cut
 from tests.tokens.vits import VARIANTS, images, random_base, random_keep
 
-import_options(["fedprune.tokens"])
 REDUCERS = registered("tokens")
 NAMES = [name for name in REDUCERS if name != "none"]
 TOLERANCE = 1e-12

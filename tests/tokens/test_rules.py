@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from fedprune.core.registry import lookup
-from fedprune.protocol.options import import_options
 from fedprune.tokens.ats import sample
 from fedprune.tokens.heatvit import gelu, quantize, sigmoid, softmax
 from fedprune.tokens.matching import match, merge
@@ -18,7 +17,6 @@ from fedprune.vit.base_file import create
 from fedprune.vit.inspect import read_shape
 from tests.tokens.vits import images, random_base
 
-import_options(["fedprune.tokens"])
 NORMAL = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(0)}
 
 

@@ -4,12 +4,9 @@ import pytest
 import torch
 
 from fedprune.core.registry import lookup
-from fedprune.protocol.options import import_options
 from fedprune.tokens.reduced import reduce
 from fedprune.tokens.state import Tokens
 from tests.tokens.vits import images, random_base
-
-import_options(["fedprune.tokens"])
 
 
 def decided(stage, decisions):

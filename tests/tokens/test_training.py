@@ -8,7 +8,6 @@ import torch
 
 from fedprune.core.registry import lookup
 from fedprune.data.images import ArrayImages
-from fedprune.protocol.options import import_options
 from fedprune.tokens.dynamicvit import share_penalty
 from fedprune.tokens.reduced import reduce
 from fedprune.tokens.reducer import SelectorRecipe, Trace
@@ -17,7 +16,6 @@ from fedprune.tokens.training import Public, distillation, train, trained_parame
 from fedprune.vit.base import Base
 from tests.tokens.vits import random_base
 
-import_options(["fedprune.tokens"])
 RECIPE = SelectorRecipe(epochs=12, images=64, batch_size=16, learning_rate=1e-2, precision="fp32")
 TRAINED = ("dynamicvit", "spvit", "heatvit", "ltmp")
 
