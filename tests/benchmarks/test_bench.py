@@ -11,6 +11,7 @@ TINY = {
     "budgets": "--budgets 2",
     "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1 --precision fp32",
     "operators": "--bases deit_tiny --passes 1",
+    "precision": "--bases glyphs --batch 2 --seconds 0.2",
     "simulate": "--devices 2 --payload 0 --engines loop,inline --phases 1",
     "speedup": "--bases deit_tiny --batches 1 --runtimes torch --seconds 0.1",
     "surgery": "--bases deit_tiny --rounds 1",
@@ -47,6 +48,14 @@ def test_operators_are_told_apart(tmp_path, capsys):
     assert ratios["mac_ratio"] == pytest.approx(4.51, abs=0.01)
     assert {"attention", "linear layers", "layer norm", "GELU"} < ratios.keys()
     assert min(ratios.values()) > 0
+
+
+def test_auto_takes_the_precision_that_it_says(tmp_path, capsys):
+    line = tiny("precision", tmp_path, capsys)["glyphs"]
+    times = {name: line[f"{name}_ms"] for name in ("fp32", "bf16")}
+    other = next(name for name in times if name != line["auto"])
+    assert line["other_over_auto"] == pytest.approx(times[other] / times[line["auto"]], abs=0.02)
+    assert line["reason"]
 
 
 def test_an_engine_is_measured_beside_a_plain_loop(tmp_path, capsys):
