@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from fedprune.core.files import write_text
 from fedprune.devices.timing import interleaved, repeatability
-from fedprune.vit.base import embedding_width, freeze
+from fedprune.vit.base import freeze
 from fedprune.vit.base_file import create
 from fedprune.vit.base_glyphs import ARCHITECTURE
+from fedprune.vit.inspect import read_shape
 from fedprune.vit.precision import autocast, choose
 
 BASES = {
@@ -47,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measure(name: str, arguments: argparse.Namespace) -> dict[str, float | str]:
     model = freeze(create(BASES[name]))
-    side = model.patch_embed.img_size[0]  # type: ignore[union-attr, index]
-    pixels, width = torch.zeros(arguments.batch, 3, side, side), embedding_width(model)
+    shape = read_shape(model)
+    pixels, width = torch.zeros(arguments.batch, 3, shape.image_size, shape.image_size), shape.embed
     runners = [partial(_pass, model, pixels, precision, width) for precision in PRECISIONS]
     table = interleaved(runners, seconds=arguments.seconds)
     milliseconds = 1000 * np.median(table, axis=0) / arguments.batch
