@@ -16,6 +16,7 @@ from fedprune.devices.groups import Floors
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.obs import cut_neurons
 from fedprune.pruning.rotation import check_coordinates, in_coordinates
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.shape import Keep
@@ -24,6 +25,7 @@ from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import unpack
 
 FloatArray = NDArray[np.float64]
+NEURONS = ("score", "obs")
 WIDTHS = ("embed", "heads", "qk", "v", "neurons")
 
 
@@ -57,6 +59,8 @@ class Ranking(Method):
         stream: `rotated`: score and cut the base with its embedding dimensions rotated to directions of the pool's
             stream, see `vit.stream`; `as_is`: the base's own dimensions.
         directions: Which directions those are: `pca`, `geo`, `random` or `axes`, see `evidence.directions`.
+        neurons: Which neurons stay once the search has said how many: the best by `score`, or those that `obs` leaves,
+            with their weights (Optimal Brain Surgeon, see `pruning.obs`).
     """
 
     dimensions: tuple[str, ...] = field(default=WIDTHS, kw_only=True)
@@ -65,9 +69,12 @@ class Ranking(Method):
     attention: str = field(default="as_is", kw_only=True)
     stream: str = field(default="as_is", kw_only=True)
     directions: str = field(default="pca", kw_only=True)
+    neurons: str = field(default="score", kw_only=True)
 
     def __post_init__(self) -> None:
         check_coordinates(self)
+        if self.neurons not in NEURONS:
+            raise ValueError(f"neurons is {self.neurons!r}; choose one of {', '.join(NEURONS)}.")
 
     @property
     def reads(self) -> Reads:
@@ -97,7 +104,8 @@ class Ranking(Method):
             BudgetError: no legal model is small enough.
         """
         task = self.in_coordinates(task)
-        return cut(task.base, self.search(task, self.score(task)))
+        keep = self.search(task, self.score(task))
+        return cut_neurons(task, keep) if self.neurons == "obs" else cut(task.base, keep)
 
     def in_coordinates(self, task: PruningTask) -> PruningTask:
         """Return the same task over the base in this method's coordinates, and over evidence measured on it."""

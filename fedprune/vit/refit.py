@@ -14,6 +14,17 @@ def token_weights(shape: Shape, class_token: float) -> Tensor:
     return weights
 
 
+def centred_scatter(inputs: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the scatter (inputs, inputs) about the mean, and the mean (inputs,), in float64; see `solve`."""
+    sums = [
+        _sums(values.to(count.dtype), values[..., :0].to(count.dtype), count)
+        for values, count in zip(inputs, weights, strict=True)
+    ]
+    square, _, first, _, total = (torch.stack(batches).sum(0) for batches in zip(*sums, strict=True))
+    mean = first / total
+    return square - total * torch.outer(mean, mean), mean
+
+
 def solve(
     weight: Tensor,
     bias: Tensor,

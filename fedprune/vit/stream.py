@@ -89,7 +89,8 @@ def kept_stream(base: Base, stream: Tensor, embed: IntArray) -> Tensor:
     kept = stream.index_select(-1, torch.from_numpy(embed).to(stream.device))
     if not is_rotated(base):
         return kept
-    return kept @ _to_plain(len(embed), base.shape.embed)[0].T.to(kept)
+    with torch.autocast(stream.device.type, enabled=False):  # a stream is never rounded to bf16
+        return kept @ _to_plain(len(embed), base.shape.embed)[0].T.to(kept)
 
 
 def to_plain_norm(tensors: dict[str, Tensor], width: int) -> None:

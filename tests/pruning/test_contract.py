@@ -142,6 +142,16 @@ def test_every_ranking_works_on_a_rotated_stream(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", RANKINGS)
+def test_every_ranking_can_leave_the_choice_of_neurons_to_the_surgeon(name: str) -> None:
+    plain, task = derive(name, removed=0.5, images=12)
+    edge, _ = derive(name, removed=0.5, images=12, options={"neurons": "obs", "stream": "rotated"})
+    assert count_params(edge.shape) <= task.budget.params
+    assert torch.isfinite(edge.model(torch.randn(2, 3, 16, 16))).all()
+    chosen, _ = derive(name, removed=0.5, images=12, options={"neurons": "obs"})
+    assert chosen.shape == plain.shape
+
+
+@pytest.mark.parametrize("name", RANKINGS)
 def test_a_rotated_stream_loses_nothing_where_nothing_is_cut(name: str) -> None:
     base = random_base("plain", dtype=torch.float32)
     task = task_of(base, budget=Budget(params=count_params(base.shape)), images=8)

@@ -90,6 +90,8 @@ def test_the_edge_models_stream_is_the_kept_part_of_the_bases(embed):
     before, after = (_first_tokens(model) for model in (source.model, edge.model))
     torch.testing.assert_close(kept_stream(source, before, embed), after, atol=1e-12, rtol=0)
     torch.testing.assert_close(after.sum(-1), torch.zeros(after.shape[:2]).double(), atol=1e-12, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(kept_stream(source, before.float(), embed), after.float(), atol=1e-5, rtol=0)
     plain = BASES["plain"]
     assert torch.equal(kept_stream(plain, before, embed), before[..., torch.as_tensor(embed)])
 
