@@ -1,7 +1,8 @@
-"""Render the committed tables again from their committed numbers, after a change to how tables look.
+"""Render the committed tables and pages of prose again from the committed numbers.
 
-A test compares every table below `results/` with what its numbers give; this is how to bring them up to date. Numbers
-and manifests stay as they are. With `--figures`, figures of measured numbers are drawn again too.
+Tests compare every table below `results/`, and every page that has a template there (`*.md.j2`), with what the numbers
+give; this is how to bring them up to date. Numbers and manifests stay as they are. With `--figures`, figures of
+measured numbers are drawn again too.
 """
 
 import argparse
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Render what is there; print a line each."""
     from fedprune.report.figure import draw
+    from fedprune.report.prose import write_pages
     from fedprune.report.results import committed, read_csv, render_again
     from fedprune.report.style import save
     from fedprune.study.study import read_study
@@ -27,4 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name, scale, path in committed(arguments.results, "figure") if arguments.figures else []:
         save(draw(read_study(name), scale, read_csv(path)), path.with_suffix(""))
         print(path.with_suffix(".png"))
+    for path in write_pages(arguments.results):
+        print(path)
     return 0

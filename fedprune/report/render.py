@@ -18,7 +18,7 @@ def markdown(table: Table) -> str:
         for row in table.rows
     ]
     parts = [f"### {study.name}: {study.title}", *([study.caption.strip()] if study.caption else [])]
-    parts.append(_markdown_grid(["", *map(escape_markdown, table.columns)], rows))
+    parts.append(markdown_grid(["", *map(escape_markdown, table.columns)], rows))
     parts.append("\n".join(f"- {note}" for note in notes(table)))
     if table.comparisons:
         assert study.published is not None
@@ -27,7 +27,7 @@ def markdown(table: Table) -> str:
         )
         header = ["row", "column", "paper", "ours", "difference", "seeds", "95 % interval", "verdict"]
         lines = [[escape_markdown(text) for text in _comparison(line)] for line in table.comparisons]
-        parts.append(_markdown_grid(header, lines))
+        parts.append(markdown_grid(header, lines))
         if reasons := sorted({line.reason for line in table.comparisons if line.reason}):
             parts.append("Not comparable: " + " ".join(reasons))
     return "\n\n".join(parts) + "\n"
@@ -137,6 +137,7 @@ def _comparison(line: Comparison) -> list[str]:
     ]
 
 
-def _markdown_grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a markdown table, its first column to the left and all others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from fedprune.report.figure import draw
+from fedprune.report.prose import render_page
 from fedprune.report.results import committed, read_csv, render_again, write_csv
 from fedprune.report.style import save
 from fedprune.study.study import read_study
@@ -28,6 +29,12 @@ def test_a_committed_table_follows_from_its_numbers(name, scale, path, tmp_path)
     for ending in FILES:
         now, then = (file.with_suffix(f".{ending}").read_text(encoding="utf-8") for file in (again, path))
         assert now == then, f"{path.with_suffix(f'.{ending}')} is not what its numbers give; run `fedprune render`"
+
+
+@pytest.mark.parametrize("template", sorted(RESULTS.rglob("*.md.j2")), ids=lambda path: str(path.relative_to(RESULTS)))
+def test_a_committed_page_follows_from_its_template_and_numbers(template):
+    page, text = render_page(RESULTS, template)
+    assert page.read_text(encoding="utf-8") == text, f"{page} is not what {template} gives; run `fedprune render`"
 
 
 @pytest.mark.parametrize(("name", "scale", "path"), committed(RESULTS, "figure"))

@@ -1,0 +1,230 @@
+"""Committed numbers as prose reads them: means, differences paired by seed, who leads."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedprune.core.errors import ConfigError, DataError
+from fedprune.report.render import markdown_grid
+from fedprune.report.results import folder_of, read_csv, stem_of
+from fedprune.study.collect import by_seed
+from fedprune.study.metrics import Metric
+from fedprune.study.metrics import metric as metric_named
+from fedprune.study.names import study_names
+from fedprune.study.statistics import Estimate, Seeded, estimate, paired_difference
+from fedprune.study.study import Line, Study, read_study
+
+INTERVAL_FROM = 3  # seeds; the t interval of two is wider than anything that it could tell apart
+
+ENDINGS = (".csv", ".png")  # of what a study leaves: numbers, or a picture from inside the models
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The committed numbers of a study at one scale.
+
+    A row and a column are named as in the study; `column` may be left out where there is one only. Every method raises
+    ConfigError where the study has no such row or column, DataError where there is no number.
+
+    Attributes:
+        study: What they are of.
+        scale: At which scale.
+        tidy: Tidy rows, see `collect`.
+    """
+
+    study: Study
+    scale: str
+    tidy: pd.DataFrame
+
+    @classmethod
+    def read(cls, results: Path, name: str, scale: str) -> "Numbers":
+        """Read a study's numbers below the folder `results`.
+
+        Raises:
+            ConfigError: there is no such study, or it has no such scale.
+            DataError: nothing of it is committed at that scale.
+        """
+        study = read_study(name)
+        study.scale(scale)
+        path = folder_of(results, study, scale) / f"{stem_of(study)}.csv"
+        if not path.is_file():
+            raise DataError(f"There are no committed numbers in {path}.")
+        return cls(study, scale, read_csv(path))
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return int(self.tidy["seed"].nunique())
+
+    @property
+    def devices(self) -> int:
+        """Most devices that a number of one seed is the mean of."""
+        return int(self.tidy["devices"].max())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return tuple(line.label for line in self.study.lines(self.scale)[1])
+
+    def rows(self, without: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return the rows that compete, less those named; marks to compare with are none of them."""
+        left_out = set(without)
+        rows = self.study.lines(self.scale)[0]
+        return tuple(row.label for row in rows if not row.reference and row.label not in left_out)
+
+    def value(self, row: str, column: str | None = None, metric: str | None = None) -> float:
+        """Return the mean over devices, then over seeds; `metric` in place of the one that the cell shows."""
+        return self._estimate(row, column, metric).mean
+
+    def mean(self, row: str, column: str | None = None, *, percent: bool = False, digits: int | None = None) -> str:
+        """Write a cell's mean with its metric's digits; `percent` writes a share as a percentage."""
+        return self._written(self.value(row, column), row, column, percent, digits)
+
+    def interval(self, row: str, column: str | None = None, *, percent: bool = False, digits: int | None = None) -> str:
+        """Write mean and half the 95 % interval over seeds, the latter from three seeds on."""
+        return self._with_interval(self._estimate(row, column), row, column, percent, digits)
+
+    def difference(self, row: str, other: str, column: str | None = None) -> str:
+        """Write how much `row` has more than `other`, paired by seed, with its interval from three seeds on."""
+        return self._with_interval(self._paired(row, other, column), row, column)
+
+    def ahead(self, row: str, other: str, column: str | None = None) -> bool:
+        """Say whether the paired 95 % interval of `row` less `other` lies above 0."""
+        paired = self._paired(row, other, column)
+        return paired.seeds >= INTERVAL_FROM and paired.interval[0] > 0
+
+    def all_ahead(self, row: str, others: Iterable[str], column: str | None = None) -> bool:
+        """Say whether `row` is ahead of every one of `others`."""
+        return all(self.ahead(row, other, column) for other in others)
+
+    def level(self, row: str, other: str, column: str | None = None) -> bool:
+        """Say whether the paired 95 % interval of `row` less `other` holds 0."""
+        low, high = self._paired(row, other, column).interval
+        return low <= 0 <= high
+
+    def near(self, row: str, other: str, points: float, columns: Sequence[str] | None = None) -> bool:
+        """Say whether two rows' means differ by at most `points` in all of `columns` (default: all)."""
+        wide = columns or self.columns
+        return all(abs(self.value(row, column) - self.value(other, column)) <= points for column in wide)
+
+    def leads(self, row: str, rows: Sequence[str], columns: Sequence[str] | None = None) -> bool:
+        """Say whether no other of `rows` has a better mean in any of `columns` (default: all)."""
+        return all(self.best([row, *rows], column) == row for column in columns or self.columns)
+
+    def best(self, rows: Sequence[str], column: str | None = None) -> str:
+        """Return the row with the best mean, the highest or the lowest as its metric has it; of equals the first."""
+        return self._ranked(rows, column)[0]
+
+    def worst(self, rows: Sequence[str], column: str | None = None) -> str:
+        """Return the row with the worst mean."""
+        return self._ranked(rows, column)[-1]
+
+    def span(self, rows: Sequence[str], column: str | None = None, *, percent: bool = False) -> str:
+        """Write the lowest and the highest mean of some rows: "49.2 to 69.7"."""
+        low, high = (
+            self.mean(end(rows, key=lambda row: self.value(row, column)), column, percent=percent) for end in (min, max)
+        )
+        return low if low == high else f"{low} to {high}"
+
+    def ranking(self, rows: Sequence[str], column: str | None = None, first: int = 3) -> str:
+        """Write the `first` best rows by name, the others as a span: "NuWa v1 87.1, NViT 77.0, the others 49 to 69"."""
+        ranked = self._ranked(rows, column)
+        parts = [f"{row} {self.mean(row, column)}" for row in ranked[:first]]
+        rest = ranked[first:]
+        return ", ".join(parts + ([f"the others {self.span(rest, column)}"] if rest else []))
+
+    def grid(self, rows: Sequence[str], columns: Sequence[str] | None = None) -> str:
+        """Write a markdown table of some rows and columns, means with intervals from three seeds on."""
+        columns = columns or self.columns
+        lines = [[row, *(self.interval(row, column) for column in columns)] for row in rows]
+        return markdown_grid(["", *columns], lines)
+
+    def _ranked(self, rows: Sequence[str], column: str | None) -> list[str]:
+        """Return rows from the best mean to the worst."""
+        sign = -1 if self._metric(rows[0], column).higher_is_better is False else 1
+        return sorted(rows, key=lambda row: -sign * self.value(row, column))
+
+    def _metric(self, row: str, column: str | None) -> Metric:
+        return metric_named(self.study.metric_at(*self._cell(row, column)))
+
+    def _line(self, label: str | None, lines: Sequence[Line], what: str) -> Line:
+        if label is None and len(lines) == 1:
+            return lines[0]
+        for line in lines:
+            if line.label == label:
+                return line
+        names = ", ".join(line.label for line in lines)
+        raise ConfigError(f"{self.study.name} has no {what} {label!r} at scale {self.scale}. It has: {names}.")
+
+    def _cell(self, row: str, column: str | None) -> tuple[Line, Line]:
+        rows, columns = self.study.lines(self.scale)
+        return self._line(row, rows, "row"), self._line(column, columns, "column")
+
+    def _seeded(self, row: str, column: str | None, metric: str | None = None) -> Seeded:
+        lines = self._cell(row, column)
+        labels = (lines[0].label, lines[1].label, metric or self.study.metric_at(*lines))
+        found = self.tidy
+        for name, label in zip(("row", "column", "metric"), labels, strict=True):
+            found = found[found[name] == label]
+        values = by_seed(found)
+        if not values or any(math.isnan(value) for value in values.values()):
+            raise DataError(f"{self.study.name} at scale {self.scale} lacks a number of {' x '.join(labels)}.")
+        return values
+
+    def _estimate(self, row: str, column: str | None, metric: str | None = None) -> Estimate:
+        return estimate(self._seeded(row, column, metric))
+
+    def _paired(self, row: str, other: str, column: str | None) -> Estimate:
+        return paired_difference(self._seeded(row, column), self._seeded(other, column))
+
+    def _written(self, value: float, row: str, column: str | None, percent: bool, digits: int | None) -> str:
+        places = digits if digits is not None else 1 if percent else self._metric(row, column).digits
+        return f"{(100 if percent else 1) * value:.{places}f}"
+
+    def _with_interval(
+        self, found: Estimate, row: str, column: str | None, percent: bool = False, digits: int | None = None
+    ) -> str:
+        mean, half = (self._written(value, row, column, percent, digits) for value in (found.mean, found.half_width))
+        return f"{mean} ± {half}" if found.seeds >= INTERVAL_FROM else mean
+
+
+def beside(parts: Mapping[str, Numbers], rows: Sequence[str], column: str | None = None) -> str:
+    """Write a markdown table of one column of several studies or scales, each under its head."""
+    lines = [[row, *(part.interval(row, column) for part in parts.values())] for row in rows]
+    return markdown_grid(["", *parts], lines)
+
+
+def unmeasured(results: Path, scale: str) -> list[str]:
+    """Return the studies that run at `scale` and have neither numbers nor a picture below `results`."""
+    studies = [study for study in map(read_study, study_names()) if scale in study.scales]
+    stems = {study.name: folder_of(results, study, scale) / stem_of(study) for study in studies}
+    return [
+        name for name, stem in stems.items() if not any(stem.with_suffix(end).is_file() for end in (".csv", ".png"))
+    ]
+
+
+def read_measured(results: Path, name: str) -> Any:
+    """Read what a benchmark measured: a `.csv` as a frame, a `.json` as it is, a `.jsonl` as a list.
+
+    Raises:
+        DataError: there is no such file below `results`.
+    """
+    path = results / name
+    if not path.is_file():
+        raise DataError(f"There are no committed numbers in {path}.")
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+
+
+def span(values: Iterable[float], digits: int = 1) -> str:
+    """Write the lowest and the highest of some values: "1.37 to 1.49"."""
+    found = list(values)
+    low, high = (f"{value:.{digits}f}" for value in (min(found), max(found)))
+    return low if low == high else f"{low} to {high}"
