@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("run_names", metavar="RUN", nargs="+", help="a run's folder, title or the beginning of its id")
     parser.add_argument("--device", type=int, help="show only this device's entries")
-    parser.add_argument("--delta", type=float, help="delta of the totals (default: the largest of the entries)")
+    parser.add_argument("--delta", type=float, help="delta of the totals (default: what the devices were asked for)")
     parser.add_argument("--limit", type=float, help="privacy budget to compare each device's total with")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
 
@@ -31,9 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     records = [read_record(find_run(name, arguments.runs)) for name in arguments.run_names]
     if len({json.dumps(record.values["config"]["partition"], sort_keys=True) for record in records}) > 1:
         raise ConfigError("These runs split the data differently, so their devices are not the same. Give runs of one.")
-    rows = [row for record in records for row in json.loads((record.folder / "ledger.json").read_text("utf-8"))]
-    deltas = [row["delta"] for row in rows if row["delta"]]
-    delta = arguments.delta or max(deltas, default=1e-5)
+    rows = [row for record in records for row in record.ledger]
+    delta = max(record.delta for record in records) if arguments.delta is None else arguments.delta
+    if not 0 < delta < 1:
+        raise ConfigError(
+            f"--delta is {delta:g}; it must lie between 0 and 1, far below one over the number of images."
+        )
     ledger = Ledger.from_rows(rows, delta=delta)
     totals = {device: ledger.spent(device) for device in sorted({row["device"] for row in rows})}
 
@@ -59,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _table(rows: list[dict[str, Any]]) -> Any:
     """Lay out the entries; equal entries of many devices share one line."""
     from rich.table import Table
+    from rich.text import Text
 
     columns = ("field", "mechanism", "clip", "sensitivity", "noise", "rounds", "epsilon", "delta", "note")
     table = Table("devices", *columns, box=None, pad_edge=False)
@@ -66,7 +70,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     for row in rows:
         lines.setdefault(tuple(_cell(row, column) for column in columns), []).append(int(row["device"]))
     for cells, devices in lines.items():
-        table.add_row(_ranges(devices), *cells)
+        table.add_row(_ranges(devices), *map(Text, cells))
     return table
 
 

@@ -1,11 +1,14 @@
 """Text that somebody else wrote, made safe to print and to keep: a device may send anything."""
 
+import unicodedata
+
 MAX_REASON = 300  # letters of a reason
 
 
 def describe(value: object) -> str:
-    """Return anything as one short printable line."""
+    """Return anything as one short printable line in Unicode's composed form."""
     text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
-    line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * MAX_REASON])
+    text = unicodedata.normalize("NFC", text[: 4 * MAX_REASON])
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
     line = " ".join(line.split())
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedprune.core.errors import ConfigError
+from fedprune.core.errors import ConfigError, ReportRejected
 from fedprune.core.files import write_bytes, write_json, write_text
 from fedprune.core.hashing import content_hash
 from fedprune.core.registry import build
-from fedprune.privacy.ledger import LedgerEntry
+from fedprune.privacy.ledger import read_entry
 from fedprune.protocol.answers import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
@@ -74,9 +74,9 @@ class Journal(Observer):
         try:
             report = self._report(device).read_bytes()
             values = json.loads(self._entries(device).read_text(encoding="utf-8"))
-            upload = Upload(report, tuple(LedgerEntry(**entry) for entry in values["ledger"]))
+            upload = Upload(report, tuple(map(read_entry, values["ledger"])))
             whole = values["report"] == content_hash(report)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ReportRejected):
             return None
         if not whole:
             return None

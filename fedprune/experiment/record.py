@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fedprune.core.errors import DataError
+from fedprune.core.errors import DataError, ReportRejected
 from fedprune.core.files import write_atomic, write_json, write_text
 from fedprune.core.hashing import content_hash
+from fedprune.core.text import describe
 from fedprune.experiment.config import SCHEMA_VERSION, RunConfig
 from fedprune.experiment.summary import summarise
+from fedprune.privacy.ledger import DELTA, Ledger
 from fedprune.protocol.row import TIMES, DeviceRow
 
 PACKAGES = ("fedprune", "flwr", "hydra-core", "numpy", "scikit-learn", "timm", "torch")
@@ -39,6 +41,25 @@ class Record:
     def answered(self) -> list[int]:
         """The devices that got an edge model and evaluated it."""
         return [int(device) for device in self.devices.loc[self.devices["status"] == "ok", "device"]]
+
+    @property
+    def delta(self) -> float:
+        """Delta of the guarantee that devices were asked for: the configuration's, whatever devices say."""
+        return float(self.values["config"]["mechanism"].get("delta", DELTA))
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """What every device released: rows for `Ledger.from_rows`.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            rows: list[dict[str, Any]] = json.loads((self.folder / "ledger.json").read_text(encoding="utf-8"))
+            Ledger.from_rows(rows)
+        except (OSError, ValueError, RecursionError, ReportRejected) as error:
+            raise DataError(f"The ledger in {self.folder} is damaged: {describe(error)}") from error
+        return rows
 
     @property
     def digest(self) -> str:

@@ -14,9 +14,9 @@ records hold.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
@@ -27,8 +27,9 @@ from fedprune.core.memory import aligned
 from fedprune.core.text import describe
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.space import space_arrays, space_from_arrays
-from fedprune.privacy.ledger import LedgerEntry
+from fedprune.privacy.claims import check_claims
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
+from fedprune.protocol.setup import Setup
 from fedprune.vit.shape import Shape
 
 JOIN = "query.join"
@@ -36,7 +37,7 @@ REPORT = "query.report"
 EDGE_MODEL = "evaluate.edge_model"
 TRAINED_EDGE_MODEL = "train.edge_model"
 
-MAX_LEDGER = 64 * 2**10
+MAX_LEDGER = 16 * 2**10
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -119,18 +120,26 @@ def report_reply(device: int, upload: Upload) -> RecordDict:
 
 
 @_total
-def read_upload(content: RecordDict, device: int) -> Upload:
-    """Take a report's bytes out of the answer of `device`, undecoded: they are not trusted yet.
+def read_upload(content: RecordDict, device: int, setup: Setup) -> Upload:
+    """Take a report's bytes out of the answer of `device`, undecoded, and book what follows from them.
+
+    Args:
+        content: The answer.
+        device: Which device was asked.
+        setup: What it was asked for: its mechanism fixes epsilon and delta of what is booked.
 
     Raises:
-        ReportRejected: the answer claims another device, or its ledger cannot be read.
+        ReportRejected: the answer claims another device, or a release that it was not asked for.
     """
     _check_claim(content, device)
     found = record(content, "config", ConfigRecord)
     report = found["report"]
     if not isinstance(report, bytes):
         raise ReportRejected("upload: not bytes.")
-    return Upload(report, _read_ledger(found["ledger"]))
+    text = found["ledger"]
+    if not isinstance(text, str) or len(text) > MAX_LEDGER:
+        raise ReportRejected("ledger: not a short text.")
+    return Upload(report, setup.book(check_claims(json.loads(text), setup.mechanism)))
 
 
 def edge_model_message(
@@ -221,22 +230,3 @@ def _count(name: str, count: object, images: int) -> int:
     if type(count) is not int or not 0 <= count <= images:
         raise ReportRejected(f"{name}: {describe(count)} is not a number between 0 and {images}.")
     return count
-
-
-def _read_ledger(text: Any) -> tuple[LedgerEntry, ...]:
-    if not isinstance(text, str) or len(text) > MAX_LEDGER:
-        raise ReportRejected("ledger: not a short text.")
-    entries = json.loads(text)
-    if not isinstance(entries, list):
-        raise ReportRejected("ledger: not a list.")
-    return tuple(_read_entry(entry) for entry in entries)
-
-
-def _read_entry(values: Any) -> LedgerEntry:
-    entry = LedgerEntry(**values)
-    for field in fields(LedgerEntry):
-        value = getattr(entry, field.name)
-        kind = str if isinstance(field.default, str) or field.name == "field" else int | float | None
-        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ReportRejected(f"ledger: {field.name} of an entry is {describe(value)}.")
-    return entry

@@ -169,7 +169,7 @@ class EdgeModels(Strategy):
         if reply.has_error():
             return self._fail(device, "failed", messages.reason_of(reply.error))
         try:
-            upload = messages.read_upload(reply.content, device)
+            upload = messages.read_upload(reply.content, device, self.server.world.setup)
             self.rows[device].upload_bytes = len(upload.report)
             self.server.receive(device, upload.report)
         except ReportRejected as rejection:

@@ -2,12 +2,21 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedprune.core.errors import FedpruneError
+from fedprune.core.errors import FedpruneError, ReportRejected
+from fedprune.core.text import describe
 from fedprune.privacy.calibration import epsilon_of
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_LARGEST = 1e9
+_MAX_ROUNDS = 10**6
+
+DELTA = 1e-5  # of totals over releases that state none
+OUTSIDE = ("budget", "images", "classes", "evaluation", "training", "components")
 
 
 class BudgetSpent(FedpruneError):
@@ -68,6 +77,33 @@ def unprotected_entries(images_are_true: bool, classes_are_told: bool, trains: b
     return tuple(LedgerEntry(name, note=notes[name]) for name in told)
 
 
+def read_entry(values: object) -> LedgerEntry:
+    """Turn plain values that nobody vouches for into an entry.
+
+    Raises:
+        ReportRejected: they are anything but a whole entry with names, one line of plain text and numbers in range.
+    """
+    if not isinstance(values, dict) or set(values) != {each.name for each in dataclasses.fields(LedgerEntry)}:
+        raise ReportRejected("ledger: an entry has other fields than it should.")
+    for name in ("field", "mechanism"):
+        if not isinstance(values[name], str) or not _NAME.fullmatch(values[name]):
+            raise ReportRejected(f"ledger: {name} of an entry is not a name.")
+    if not _is_line(values["note"]):
+        raise ReportRejected("ledger: note of an entry is not one short line of plain text.")
+    rounds = values["rounds"]
+    if type(rounds) is not int or not 1 <= rounds <= _MAX_ROUNDS:
+        raise ReportRejected(f"ledger: rounds of an entry is not a number between 1 and {_MAX_ROUNDS}.")
+    for name in ("clip", "sensitivity", "noise", "epsilon", "delta"):
+        value = values[name]
+        if value is not None and (type(value) not in (int, float) or not 1e-30 <= value <= _LARGEST):
+            raise ReportRejected(f"ledger: {name} of an entry is not a number between 0 and {_LARGEST:g}.")
+    return LedgerEntry(**values)
+
+
+def _is_line(text: object) -> bool:
+    return isinstance(text, str) and describe(text) == text
+
+
 @dataclass
 class Ledger:
     """The entries of all devices over phases and repeats, and the limit that no device may exceed.
@@ -82,8 +118,8 @@ class Ledger:
     """
 
     epsilon: float | None = None
-    delta: float = 1e-5
-    outside: tuple[str, ...] = ("budget", "images", "classes", "evaluation", "training", "components")
+    delta: float = DELTA
+    outside: tuple[str, ...] = OUTSIDE
     _entries: dict[int, list[tuple[str, LedgerEntry]]] = field(default_factory=dict)
 
     def book(self, device: int, phase: str, entries: Iterable[LedgerEntry]) -> None:
@@ -114,13 +150,19 @@ class Ledger:
         ]
 
     @staticmethod
-    def from_rows(rows: Iterable[Mapping[str, Any]], epsilon: float | None = None, delta: float = 1e-5) -> "Ledger":
-        """Rebuild a ledger from its rows."""
-        ledger = Ledger(epsilon=None, delta=delta)
-        for row in rows:
-            values = {key: value for key, value in row.items() if key not in ("device", "phase", "counted")}
-            ledger.book(int(row["device"]), str(row.get("phase", "report")), [LedgerEntry(**values)])
-        ledger.epsilon = epsilon
+    def from_rows(rows: object, delta: float = DELTA) -> "Ledger":
+        """Rebuild a ledger without a limit from its rows, which a file may hold in any state.
+
+        Raises:
+            ReportRejected: they are not what `rows` gave.
+        """
+        ledger = Ledger(delta=delta)
+        for row in rows if isinstance(rows, list) else [rows]:
+            values = dict(row) if isinstance(row, dict) else {}
+            device, phase, _ = values.pop("device", None), values.pop("phase", "report"), values.pop("counted", None)
+            if type(device) is not int or device < 0 or not _is_line(phase):
+                raise ReportRejected("ledger: an entry is not of a device's phase.")
+            ledger.book(device, phase, [read_entry(values)])
         return ledger
 
     def _compose(self, entries: list[LedgerEntry]) -> float:

@@ -45,11 +45,6 @@ class Release:
     images: int
     entries: tuple[LedgerEntry, ...]
 
-    @property
-    def images_are_true(self) -> bool:
-        """Whether `images` is the true number: so wherever the mixture itself has no noise."""
-        return any(entry.field == "mixture" and entry.epsilon is None for entry in self.entries)
-
 
 @dataclass(frozen=True)
 class Mechanism(ABC):

@@ -7,7 +7,11 @@ from fedprune.privacy.ledger import LedgerEntry
 
 @dataclass(frozen=True)
 class Upload:
-    """A packed report and the ledger entries for what it releases."""
+    """A packed report and the ledger entries for what was released.
+
+    From the device these are what its mechanism books; the server keeps those that it could compute again, and adds
+    what goes beside a report.
+    """
 
     report: bytes
     ledger: tuple[LedgerEntry, ...]

@@ -10,7 +10,7 @@ from torch import nn
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
-from fedprune.privacy.ledger import Ledger, unprotected_entries
+from fedprune.privacy.ledger import Ledger
 from fedprune.privacy.mechanism import Records
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.protocol.setup import World
@@ -42,10 +42,8 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
         images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
-    trains = setup.personal.passes() > 0
-    entries = (*release.entries, *unprotected_entries(release.images_are_true, setup.share_classes, trains))
-    Ledger(epsilon=setup.privacy_limit).book(device, "report", entries)
-    return Upload(pack_report(report), entries)
+    Ledger(epsilon=setup.privacy_limit).book(device, "report", setup.book(release.entries))
+    return Upload(pack_report(report), release.entries)
 
 
 def evaluate(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> Evaluation:

@@ -17,6 +17,7 @@ from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import Budgets
 from fedprune.mixture.features import extract
 from fedprune.mixture.fit import MixtureFit
+from fedprune.privacy.ledger import LedgerEntry, unprotected_entries
 from fedprune.privacy.mechanism import Mechanism
 from fedprune.recovery.personal import Personal
 from fedprune.recovery.personal_none import NoPersonal
@@ -75,6 +76,12 @@ class Setup:
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         options = {kind: to_dict(plain[kind]) for kind in OPTION_KINDS}
         return json.dumps({**plain, **options, "features": to_dict(self.features)}, sort_keys=True)
+
+    def book(self, released: tuple[LedgerEntry, ...]) -> tuple[LedgerEntry, ...]:
+        """Return what a device gives away in this run: what its mechanism released, and all that goes beside it."""
+        images_are_true = any(entry.field == "mixture" and entry.epsilon is None for entry in released)
+        trains = self.personal.passes() > 0
+        return (*released, *unprotected_entries(images_are_true, self.share_classes, trains))
 
     @classmethod
     def from_json(cls, text: str) -> "Setup":

@@ -15,8 +15,6 @@ from fedprune.report.drawings import png_uri
 from fedprune.report.style import COLOURS, new_figure, tidy_axes
 from fedprune.study.afterwards import FILES
 
-DELTA = 1e-5  # of totals where no entry names one
-
 
 def costs(record: Record) -> Sequence[tuple[str, str]]:
     """Return what was sent and how long the server worked."""
@@ -87,7 +85,7 @@ def _timeline(devices: pd.DataFrame, times: pd.DataFrame, closed: float) -> Figu
 def released_fields(record: Record) -> list[dict[str, Any]]:
     """Return one line a released field and protection, with the number of devices behind it."""
     lines: dict[str, dict[str, Any]] = {}
-    for entry in _entries(record):
+    for entry in record.ledger:
         plain = {key: entry.get(key) for key in ("field", "mechanism", "epsilon", "delta", "noise", "note")}
         line = lines.setdefault(json.dumps(plain, sort_keys=True), {**plain, "devices": 0})
         line["devices"] += 1
@@ -96,8 +94,7 @@ def released_fields(record: Record) -> list[dict[str, Any]]:
 
 def total_spent(record: Record) -> str:
     """Say the largest privacy loss of a device over all that it released."""
-    entries = _entries(record)
-    delta = max((entry["delta"] for entry in entries if entry.get("delta")), default=DELTA)
+    entries, delta = record.ledger, record.delta
     ledger = Ledger.from_rows(entries, delta=delta)
     spent = max((ledger.spent(device) for device in {entry["device"] for entry in entries}), default=0.0)
     if math.isinf(spent):
@@ -122,11 +119,6 @@ def attacks(record: Record) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _entries(record: Record) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads((record.folder / "ledger.json").read_text(encoding="utf-8"))
-    return entries
 
 
 def _rate(values: dict[str, Any], name: str) -> str:

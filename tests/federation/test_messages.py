@@ -49,10 +49,11 @@ CONTENTS = st.dictionaries(NAMES, st.one_of(CONFIGS, METRICS, ARRAYS), max_size=
 
 @settings(max_examples=300, deadline=None)
 @given(CONTENTS)
-def test_reading_any_records_gives_a_value_or_a_rejection(content):
+def test_reading_any_records_gives_a_value_or_a_rejection(small_config, content):
+    setup = small_config.setup()
     for read in (
         lambda: messages.read_claim(content),
-        lambda: messages.read_upload(content, 0),
+        lambda: messages.read_upload(content, 0, setup),
         lambda: messages.read_evaluation(content, 0, "edge", 10),
         lambda: messages.read_personal(content, 0, 10, True),
     ):
