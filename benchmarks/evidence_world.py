@@ -12,6 +12,7 @@ from fedprune.core.registry import to_dict
 from fedprune.data.cifar import Cifar100
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import Dataset, DataSource, ImageSet, IntArray, Partition
+from fedprune.data.public import cut_public
 from fedprune.data.subtasks import Subtasks
 from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
@@ -189,7 +190,7 @@ def open_world(scale: str, seed: int, classes: int, devices: int, judged: int, c
     data, source = _SCALES[scale]
     dataset = data.load()
     partition = Subtasks(choice="random", classes_per_device=classes, devices=devices).split(dataset, seed)
-    base = source.load(dataset, partition, cache)
+    base = source.load(cut_public(dataset, partition), cache)
     partition = replace(partition, pool=pool_sample(partition.pool, POOL_IMAGES))
     features = _features(base, dataset, partition.pool, cache)
     space = fit_space(features, seed=stream_seed(0, "space"))

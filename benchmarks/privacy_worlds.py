@@ -12,6 +12,7 @@ from fedprune.data.cifar import Cifar100
 from fedprune.data.digits import Digits
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import Dataset, IntArray
+from fedprune.data.public import cut_public
 from fedprune.data.subtasks import Subtasks
 from fedprune.mixture.features import FeatureArray, extract
 from fedprune.mixture.mixture import FeatureSpace, FloatArray
@@ -65,7 +66,7 @@ def glyphs(seed: int, devices: int, cache: Path) -> World:
     """Drawn characters in features of the packaged micro DeiT; devices with 16 of 160 characters."""
     dataset = Glyphs().load()
     partition = Subtasks().split(dataset, seed)
-    base = GlyphBase().load(dataset, partition, cache)
+    base = GlyphBase().load(cut_public(dataset, partition), cache)
     public = partition.pool[:4000]
     taken = np.concatenate([partition.pool, partition.validation])
     private = np.setdiff1d(np.arange(len(dataset.train)), taken)

@@ -26,8 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pool(arguments: argparse.Namespace) -> int:
+    import numpy as np
     import torch
 
+    from fedprune.data.public import cut_public
     from fedprune.experiment.compose import compose
     from fedprune.vit.base import predict
     from fedprune.vit.training import accuracy_of
@@ -35,12 +37,12 @@ def _pool(arguments: argparse.Namespace) -> int:
     config = compose(arguments.overrides)
     torch.set_num_threads(config.threads)
     dataset = config.data.load()
-    partition = config.partition.split(dataset, config.seed)
-    base = config.base.load(dataset, partition, Path(config.cache))
-    indices = partition.validation
-    logits = predict(base.model, base.preprocess, dataset.train, indices, precision=config.precision)
-    accuracy = accuracy_of(logits, dataset.train.labels[indices])
-    print(f"Base {base.fingerprint}: {100 * accuracy:.1f} % on the validation cut ({len(indices)} images).")
+    public = cut_public(dataset, config.partition.split(dataset, config.seed))
+    base = config.base.load(public, Path(config.cache))
+    images = public.validation
+    logits = predict(base.model, base.preprocess, images, np.arange(len(images)), precision=config.precision)
+    accuracy = accuracy_of(logits, images.labels)
+    print(f"Base {base.fingerprint}: {100 * accuracy:.1f} % on the validation cut ({len(images)} images).")
     return 0
 
 

@@ -71,6 +71,12 @@ class EncodedImages(ImageSet):
             target[:] = decode(self.encoded[int(index)], self.side, f"Image {index} of {self.where}")
         return pixels
 
+    def take(self, indices: IntArray) -> "EncodedImages":
+        """Return the images at `indices` as a set of their own, still encoded."""
+        chosen = indices.tolist()
+        encoded, digests = [self.encoded[index] for index in chosen], [self.digests[index] for index in chosen]
+        return replace(self, labels=self.labels[indices], encoded=encoded, digests=digests)
+
     @cached_property
     def originals(self) -> IntArray:
         """Index of the first image with the same bytes, of each image."""

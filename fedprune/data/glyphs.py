@@ -5,7 +5,7 @@ ground. All random values of a data set are drawn when it is made; pixels are co
 additions and multiplications only, so that the same options give the same bytes on every machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -160,6 +160,10 @@ class GlyphImages(ImageSet):
         for start in range(0, len(indices), 128):  # a chunk's intermediate arrays fit the processor's cache
             pixels[start : start + 128] = self._draw(np.asarray(indices[start : start + 128]))
         return pixels
+
+    def take(self, indices: IntArray) -> "GlyphImages":
+        """Return the images at `indices` as a set of their own, not yet drawn."""
+        return GlyphImages(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
 
     def content(self) -> str:
         """Hash everything that the pixels follow from."""

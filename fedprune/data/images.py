@@ -32,6 +32,13 @@ class ImageSet(ABC):
     def read(self, indices: IntArray) -> Pixels:
         """Return the images at `indices` as (len(indices), height, width, 3) RGB bytes."""
 
+    def take(self, indices: IntArray) -> "ImageSet":
+        """Return the images at `indices` as a set of their own, from which none of the others can be reached.
+
+        Decoded and in memory, unless a class knows better.
+        """
+        return ArrayImages(self.read(indices), self.labels[indices])
+
 
 @dataclass(frozen=True)
 class ArrayImages(ImageSet):

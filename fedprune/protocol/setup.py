@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedprune.core.cache import cached_array
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import Dataset, DataSource, ImageSet, IntArray, Partition, Partitioner, Shard
+from fedprune.data.public import cut_public
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import Budgets
 from fedprune.mixture.features import extract
@@ -116,7 +117,7 @@ class World:
     @cached_property
     def base(self) -> Base:
         """The shared, frozen base."""
-        return self.setup.base.load(self.dataset, self.partition, self.cache)
+        return self.setup.base.load(cut_public(self.dataset, self.partition), self.cache)
 
     @cached_property
     def _budgets(self) -> list[Budget]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedprune.core.hashing import content_hash
-from fedprune.data.images import Dataset, ImageSet, IntArray, Partition, Pixels
+from fedprune.data.images import ImageSet, IntArray, Pixels
+from fedprune.data.public import PublicImages
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.precision import autocast
 from fedprune.vit.shape import Shape
@@ -95,8 +96,8 @@ class BaseSource(ABC):
         return None
 
     @abstractmethod
-    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
-        """Load or make the base for `dataset`'s classes; only public images of `partition` are used.
+    def load(self, public: PublicImages, cache: Path) -> Base:
+        """Load or make the base for the classes of `public`.
 
         Raises:
             ModelError: weights are missing or belong to another architecture, with what to change.

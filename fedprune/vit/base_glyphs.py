@@ -9,7 +9,7 @@ import numpy as np
 from fedprune.core.errors import ModelError
 from fedprune.core.registry import register
 from fedprune.data.glyphs import CHARACTERS, SIDE, Glyphs
-from fedprune.data.images import Dataset, Partition
+from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
 from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.training import Epoch, Labelled, Recipe, tell, train
@@ -36,16 +36,16 @@ class GlyphBase(BaseSource):
         """Return that of the packaged model."""
         return ARCHITECTURE
 
-    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
+    def load(self, public: PublicImages, cache: Path) -> Base:
         """Load the packaged weights.
 
         Raises:
-            ModelError: `dataset` has other classes than the drawn characters.
+            ModelError: `public` has other classes than the drawn characters.
         """
-        if dataset.classes != tuple(CHARACTERS):
+        if public.classes != tuple(CHARACTERS):
             raise ModelError(
                 f"base=glyphs knows the {len(CHARACTERS)} characters of data=glyphs, not the classes of "
-                f"data={dataset.name}. Choose base=trained, or base=timm with weights for these classes."
+                f"data={public.name}. Choose base=trained, or base=timm with weights for these classes."
             )
         return load_base(PACKAGED)
 

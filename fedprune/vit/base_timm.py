@@ -14,7 +14,7 @@ from torch import nn
 from fedprune.core.errors import ModelError
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
-from fedprune.data.images import Dataset, Partition
+from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
 
 WEIGHTS_VARIABLE = "FEDPRUNE_MODELS"
@@ -65,17 +65,17 @@ class TimmBase(BaseSource):
         """Return timm's name and the size of the input, where it is set."""
         return {"model": self.model} | ({"img_size": self.image_size} if self.image_size else {})
 
-    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
-        """Load a model whose head already knows the classes of `dataset`.
+    def load(self, public: PublicImages, cache: Path) -> Base:
+        """Load a model whose head already knows the classes of `public`.
 
         Raises:
             ModelError: weights cannot be had, do not fit, or know other classes.
         """
-        loaded = self.fetch(len(dataset.classes))
+        loaded = self.fetch(len(public.classes))
         if not loaded.head_fits:
             raise ModelError(
-                f"The weights of {self.model!r} know another number of classes than the {len(dataset.classes)} of "
-                f"data={dataset.name}. Choose base=trained, which trains them on the public pool."
+                f"The weights of {self.model!r} know another number of classes than the {len(public.classes)} of "
+                f"data={public.name}. Choose base=trained, which trains them on the public pool."
             )
         return Base.of(loaded.model, loaded.preprocess)
 

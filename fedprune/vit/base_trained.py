@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from fedprune.core.hashing import content_hash
 from fedprune.core.registry import register
-from fedprune.data.images import Dataset, Partition
+from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, state_arrays
 from fedprune.vit.base_file import load_base, save_base
 from fedprune.vit.base_timm import Loaded, TimmBase
@@ -34,28 +35,21 @@ class TrainedBase(BaseSource):
         """Return that of the pretrained model."""
         return self.source.architecture()
 
-    def load(
-        self,
-        dataset: Dataset,
-        partition: Partition,
-        cache: Path,
-        progress: Callable[[Epoch], None] = tell,
-    ) -> Base:
+    def load(self, public: PublicImages, cache: Path, progress: Callable[[Epoch], None] = tell) -> Base:
         """Return the fine-tuned base, after training it where the cache does not hold it.
 
         Raises:
             ModelError: the pretrained weights cannot be had.
         """
-        loaded = self.source.fetch(len(dataset.classes), self.recipe.seed)
-        return fine_tuned(loaded, self.source.model, self.recipe, dataset, partition, cache, progress)
+        loaded = self.source.fetch(len(public.classes), self.recipe.seed)
+        return fine_tuned(loaded, self.source.model, self.recipe, public, cache, progress)
 
 
 def fine_tuned(
     loaded: Loaded,
     name: str,
     recipe: Recipe,
-    dataset: Dataset,
-    partition: Partition,
+    public: PublicImages,
     cache: Path,
     progress: Callable[[Epoch], None] = tell,
 ) -> Base:
@@ -65,21 +59,16 @@ def fine_tuned(
         loaded: The pretrained model; it is trained in place.
         name: What it is called in the cache.
         recipe: The hyper-parameters.
-        dataset: Its training images are used, those of the public pool only.
-        partition: What is public.
+        public: Its pool is trained on, its validation cut chooses the epoch.
         cache: Gets the base and the log of its training.
         progress: Called after each epoch.
     """
-    key = content_hash(
-        state_arrays(loaded.model), loaded.architecture, loaded.preprocess, recipe,
-        dataset.fingerprint, partition.pool, partition.validation,
-    )  # fmt: skip
-    folder = cache / "bases" / f"{dataset.name}-{name}-{key}"
+    key = content_hash(state_arrays(loaded.model), loaded.architecture, loaded.preprocess, recipe, public.fingerprint)
+    folder = cache / "bases" / f"{public.name}-{name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # runs side by side: one trains, the others wait
         if not (folder / WEIGHTS).exists():
-            pool = Labelled(dataset.train, partition.pool)
-            validation = Labelled(dataset.train, partition.validation)
+            pool, validation = (Labelled(images, np.arange(len(images))) for images in (public.pool, public.validation))
             train(loaded.model, loaded.preprocess, lambda _: pool, validation, recipe, folder, progress)
             save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False)
             (folder / CHECKPOINT).unlink()

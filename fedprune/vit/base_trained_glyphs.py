@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedprune.core.registry import register
-from fedprune.data.images import Dataset, Partition
+from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource
 from fedprune.vit.base_file import create, load_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
@@ -28,13 +28,13 @@ class TrainedGlyphBase(BaseSource):
         """Return that of the packaged model."""
         return ARCHITECTURE
 
-    def load(self, dataset: Dataset, partition: Partition, cache: Path) -> Base:
+    def load(self, public: PublicImages, cache: Path) -> Base:
         """Return the fine-tuned base, after training it where the cache does not hold it."""
-        architecture: Architecture = {**ARCHITECTURE, "num_classes": len(dataset.classes)}
+        architecture: Architecture = {**ARCHITECTURE, "num_classes": len(public.classes)}
         model = create(architecture, self.recipe.seed)
         packaged = load_base(PACKAGED)
         weights = packaged.model.state_dict()
         head = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
         model.load_state_dict(weights | head)
         loaded = Loaded(model, architecture, packaged.preprocess, head_fits=False)
-        return fine_tuned(loaded, "glyphs", self.recipe, dataset, partition, cache)
+        return fine_tuned(loaded, "glyphs", self.recipe, public, cache)

@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from fedprune.core.errors import ModelError
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
+from fedprune.data.public import cut_public
 from fedprune.data.subtasks import Subtasks
 from fedprune.vit.base import Base, Preprocess, evaluating, predict
 from fedprune.vit.base_file import create, load_base, save_base
@@ -32,7 +33,7 @@ def noise(count=20, side=8, classes=5):
 @pytest.fixture(scope="module")
 def packaged():
     dataset = Glyphs(train_per_class=20, test_per_class=1).load()
-    return GlyphBase().load(dataset, Subtasks(devices=1).split(dataset, 0), PACKAGED.parent)
+    return GlyphBase().load(cut_public(dataset, Subtasks(devices=1).split(dataset, 0)), PACKAGED.parent)
 
 
 def test_preprocessing_normalises_each_channel_exactly():
@@ -166,7 +167,6 @@ def test_the_packaged_base_is_small_and_knows_fresh_characters(packaged):
 
 def test_the_packaged_base_refuses_other_classes():
     data = labelled([9] * 3, [9] * 3)
+    partition = Subtasks(devices=1, choice="random", classes_per_device=1).split(data, 0)
     with pytest.raises(ModelError, match="not the classes of data=small. Choose base=trained"):
-        GlyphBase().load(
-            data, Subtasks(devices=1, choice="random", classes_per_device=1).split(data, 0), PACKAGED.parent
-        )
+        GlyphBase().load(cut_public(data, partition), PACKAGED.parent)

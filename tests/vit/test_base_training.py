@@ -10,6 +10,7 @@ from fedprune.cli.main import main
 from fedprune.core.errors import ConfigError, ModelError
 from fedprune.core.registry import build
 from fedprune.data.images import ArrayImages, Dataset, ImageSet, Partition
+from fedprune.data.public import cut_public
 from fedprune.vit.base import Preprocess, predict
 from fedprune.vit.base_file import create, load_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
@@ -127,12 +128,17 @@ def world():
     return dataset, Partition(np.arange(24), np.arange(24, 36), (), "fingerprint")
 
 
-def test_local_weights_are_loaded_by_timm_with_its_own_normalisation(weights, world, tmp_path):
-    base = TimmBase(model="vit_tiny_patch16_224", weights=str(weights), image_size=32).load(*world, tmp_path)
+@pytest.fixture
+def public(world):
+    return cut_public(*world)
+
+
+def test_local_weights_are_loaded_by_timm_with_its_own_normalisation(weights, public, tmp_path):
+    base = TimmBase(model="vit_tiny_patch16_224", weights=str(weights), image_size=32).load(public, tmp_path)
     assert base.preprocess == Preprocess(32, (0.5,) * 3, (0.5,) * 3)
     expected = create({"model": "vit_tiny_patch16_224", "num_classes": 3, "img_size": 32})
     assert torch.equal(base.model.head.weight, expected.head.weight.half().float())
-    larger = TimmBase(model="vit_tiny_patch16_224", weights=str(weights), image_size=48).load(*world, tmp_path)
+    larger = TimmBase(model="vit_tiny_patch16_224", weights=str(weights), image_size=48).load(public, tmp_path)
     assert larger.model.pos_embed.shape[1] == 1 + 9
     assert torch.equal(larger.model.blocks[3].mlp.fc1.weight, base.model.blocks[3].mlp.fc1.weight)
     assert TimmBase(weights=str(weights), model="vit_tiny_patch16_224", mean=(0.1, 0.2, 0.3)).fetch(3).preprocess == (
@@ -140,10 +146,10 @@ def test_local_weights_are_loaded_by_timm_with_its_own_normalisation(weights, wo
     )
 
 
-def test_local_weights_are_found_in_the_folder_of_the_environment(weights, world, tmp_path, monkeypatch):
+def test_local_weights_are_found_in_the_folder_of_the_environment(weights, public, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDPRUNE_MODELS", str(weights.parent))
-    by_model = TimmBase(model="vit_tiny_patch16_224", image_size=32).load(*world, tmp_path)
-    by_name = TimmBase(model="vit_tiny_patch16_224", weights=weights.name, image_size=32).load(*world, tmp_path)
+    by_model = TimmBase(model="vit_tiny_patch16_224", image_size=32).load(public, tmp_path)
+    by_name = TimmBase(model="vit_tiny_patch16_224", weights=weights.name, image_size=32).load(public, tmp_path)
     assert by_model.fingerprint == by_name.fingerprint
 
 
@@ -170,7 +176,7 @@ def test_weights_that_do_not_fit_are_refused_with_a_sentence(weights, world, tmp
         (TimmBase(model="deit_tiny_patch16_224"), data, "cannot load pretrained weights .* safetensors file"),
     ]:
         with pytest.raises(ModelError, match=sentence):
-            source.load(dataset, partition, tmp_path)
+            source.load(cut_public(dataset, partition), tmp_path)
 
 
 def test_a_trained_base_sees_public_images_only_and_is_made_once(weights, world, tmp_path):
@@ -178,14 +184,14 @@ def test_a_trained_base_sees_public_images_only_and_is_made_once(weights, world,
     source = TimmBase(model="vit_tiny_patch16_224", weights=str(weights), image_size=32)
     option = TrainedBase(source, Recipe(epochs=1, batch_size=8))
     calls = []
-    base = option.load(dataset, partition, tmp_path, calls.append)
+    base = option.load(cut_public(dataset, partition), tmp_path, calls.append)
     assert len(calls) == 1
     assert dataset.train.seen == set(range(36)), "images outside pool and validation cut were read"
-    again = option.load(dataset, partition, tmp_path, calls.append)
+    again = option.load(cut_public(dataset, partition), tmp_path, calls.append)
     assert len(calls) == 1, "the base was trained again"
     assert again.fingerprint == base.fingerprint
     moved = dataclasses.replace(partition, pool=np.arange(12))
-    assert option.load(dataset, moved, tmp_path, calls.append).fingerprint != base.fingerprint
+    assert option.load(cut_public(dataset, moved), tmp_path, calls.append).fingerprint != base.fingerprint
     assert len(calls) == 2
     assert len(list((tmp_path / "bases").iterdir())) == 2
 
@@ -208,7 +214,7 @@ def test_real_weights_know_imagenet(real_data):
         pytest.skip(f"There are no pretrained weights at {real_data.parent / 'models'}.")
     data = ImagenetSample(root=str(real_data / "imagenet_sample")).load()
     partition = Partition(np.arange(1), np.arange(1), (), "none")
-    base = TimmBase(model="vit_tiny_patch16_224", weights=str(files[0])).load(data, partition, real_data)
+    base = TimmBase(model="vit_tiny_patch16_224", weights=str(files[0])).load(cut_public(data, partition), real_data)
     indices = np.arange(0, len(data.test), 20)
     logits = predict(base.model, base.preprocess, data.test, indices)
     assert accuracy_of(logits, data.test.labels[indices]) > 0.7
@@ -219,12 +225,13 @@ def test_the_packaged_base_takes_new_classes_and_is_trained_on_public_images_alo
     dataset = Dataset("colours", images, images, ("red", "green", "blue"), "colours", {})
     partition = Partition(pool=np.arange(42), validation=np.arange(42, 60), shards=(), fingerprint="colours")
     source = TrainedGlyphBase(Recipe(epochs=2, batch_size=8, learning_rate=1e-3))
-    base = source.load(dataset, partition, tmp_path)
+    base = source.load(cut_public(dataset, partition), tmp_path)
     assert images.seen == set(range(60))
     assert base.model.get_parameter("head.weight").shape == (3, 64)
     logits = predict(base.model, base.preprocess, images, partition.validation)
     assert accuracy_of(logits, images.labels[partition.validation]) > 0.8
-    assert source.load(dataset, partition, tmp_path).fingerprint == base.fingerprint  # the second time from the cache
+    again = source.load(cut_public(dataset, partition), tmp_path)  # this time from the cache
+    assert again.fingerprint == base.fingerprint
     packaged = load_base(PACKAGED).model.state_dict()
     start = create({**ARCHITECTURE, "num_classes": 3}).state_dict()
     name = "blocks.0.mlp.fc1.weight"
