@@ -1,6 +1,7 @@
 """What a device and the server see of an image: features of the frozen base."""
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ def extract(
         images: Where `indices` point into.
         indices: (n,)
         kind: `"cls"`, the class token after the final norm; `"mean"`, the mean patch token after the final norm; or
-            `"block-3"`, the class token after block 3 (counted from 0), passed through the final norm.
+            `"block-3"`, the class token after block 3 (counted from 0), passed through the final norm. A base without
+            a class token has the mean patch token in its place, which is what its head reads.
         batch_size: Images a forward pass.
         precision: `"bf16"`, `"fp32"` or `"auto"`, as in `fedprune.vit.base.autocast`.
         device: Where the base runs.
@@ -63,13 +65,14 @@ def _block(base: Base, kind: str) -> int | None:
     return block
 
 
-def _forward(model: torch.nn.Module, pixels: torch.Tensor, kind: str, block: int | None) -> torch.Tensor:
-    if block is not None:
-        prefix = model.forward_intermediates(  # type: ignore[operator]
-            pixels, indices=[block], return_prefix_tokens=True, norm=True, intermediates_only=True
-        )[0][1]
-        return torch.as_tensor(prefix[:, 0])
-    tokens = model.forward_features(pixels)  # type: ignore[operator]
-    if kind == "cls":
-        return torch.as_tensor(tokens[:, 0])
-    return torch.as_tensor(tokens[:, int(model.num_prefix_tokens) :].mean(dim=1))  # type: ignore[arg-type]
+def _forward(model: Any, pixels: torch.Tensor, kind: str, block: int | None) -> torch.Tensor:
+    prefix = int(model.num_prefix_tokens)
+    if block is None:
+        tokens = model.forward_features(pixels)
+        first, patches = tokens[:, :1], tokens[:, prefix:]
+    else:
+        asked = {"indices": [block], "norm": True, "output_fmt": "NLC", "intermediates_only": True}
+        found = model.forward_intermediates(pixels, return_prefix_tokens=prefix > 0, **asked)[0]
+        patches, first = found if prefix else (found, None)
+    token = patches.mean(dim=1) if kind == "mean" or not prefix else first[:, 0]
+    return torch.as_tensor(model.fc_norm(token))  # the final norm of models that pool before it, else nothing

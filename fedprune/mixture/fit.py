@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedprune.core.errors import DataError
 from fedprune.data.images import IntArray
 from fedprune.mixture.em import fit_em
-from fedprune.mixture.mixture import COVARIANCES, FeatureSpace, FloatArray, Mixture
+from fedprune.mixture.mixture import COVARIANCES, LOWEST_FLOOR, FeatureSpace, FloatArray, Mixture
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class MixtureFit(ABC):
         """Refuse values that no fit can use."""
         if self.covariance not in COVARIANCES:
             raise ValueError(f"covariance is {self.covariance!r}; choose one of {', '.join(COVARIANCES)}")
-        if not self.floor > 0:
-            raise ValueError(f"floor is {self.floor}; it must be positive, 0.01 is usual")
+        if not self.floor >= LOWEST_FLOOR:
+            raise ValueError(f"floor is {self.floor}; the server accepts {LOWEST_FLOOR} or more, 0.01 is usual")
         if self.images_per_component < 1:
             raise ValueError(f"images_per_component is {self.images_per_component}; it must be at least 1")
 

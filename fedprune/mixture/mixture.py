@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+LOWEST_FLOOR = 1e-4  # of a variance, relative to the pool's: the server accepts no less, so no fit may use less
 COVARIANCES = ("spherical", "diag", "tied", "full")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ReportRejected
 from fedprune.devices.budget import Budget
-from fedprune.mixture.mixture import COVARIANCES, FeatureSpace, FloatArray, Mixture, covariances_shape
+from fedprune.mixture.mixture import COVARIANCES, LOWEST_FLOOR, FeatureSpace, FloatArray, Mixture, covariances_shape
 from fedprune.mixture.wire import MAX_HEADER, decode, encode
 
 Array = NDArray[Any]
@@ -70,7 +70,7 @@ class Expected:
     max_components: int = 1024
     max_images: int = 10_000_000
     reach: float = 4.0
-    floor: float = 1e-4
+    floor: float = LOWEST_FLOOR
     ceiling: float = 1e2
     max_condition: float = 1e8
     limits: Budget = field(default_factory=lambda: Budget(params=10**11, macs=10**14, memory=10**13, latency=1e4))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fedprune.core.errors import ModelError
 from fedprune.core.hashing import content_hash
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.data.public import PublicImages
@@ -81,9 +82,10 @@ class Base:
         """Freeze `model` and read its shape.
 
         Raises:
-            ModelError: the architecture is not one that can be pruned here.
+            ModelError: the architecture is not one that can be pruned here, or a weight is not a finite number.
         """
         shape = read_shape(freeze(model))
+        require_finite(model)
         return cls(model, shape, preprocess, content_hash(shape, preprocess, state_arrays(model)))
 
 
@@ -107,6 +109,17 @@ class BaseSource(ABC):
 def freeze(model: nn.Module) -> nn.Module:
     """Put `model` into evaluation mode without gradients, and return it."""
     return model.eval().requires_grad_(False)
+
+
+def require_finite(model: nn.Module) -> None:
+    """Refuse weights that are not numbers, as a training that diverged leaves them.
+
+    Raises:
+        ModelError: a weight is not finite; the message names its tensor.
+    """
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"The base's weights {name!r} are not finite numbers. Use other weights or make it again.")
 
 
 def evaluating(model: nn.Module, device: str = "cpu") -> nn.Module:

@@ -1,14 +1,12 @@
 """timm's vision transformers by name, with weights from timm or from a local file."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fedprune.core.errors import ModelError
@@ -16,9 +14,10 @@ from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
 from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
+from fedprune.vit.inspect import read_shape
+from fedprune.vit.weights_file import check_names, read_weights
 
 WEIGHTS_VARIABLE = "FEDPRUNE_MODELS"
-Sizes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -88,25 +87,27 @@ class TimmBase(BaseSource):
         if not timm.is_model(self.model.split(".")[0]):
             close = ", ".join(timm.list_models(f"*{self.model.split('_')[0]}*tiny*")[:8])
             raise ModelError(f"timm has no model {self.model!r}. Choose another name, for instance: {close}.")
+        outline = check_architecture(self.model)
         path = self._local_file()
-        stored = _stored_sizes(path) if path else None
+        stored = read_weights(path) if path else None
+        if path and stored:
+            check_names(outline, stored, path, self.model)
         arguments: dict[str, Any] = {"num_classes": classes}
         if self.image_size is not None:
             arguments["img_size"] = self.image_size
         overlay: dict[str, Any] = {}
         if path and stored:
-            rows = stored.get("head.weight", (0,))[0]
-            overlay = {"file": str(path), "num_classes": rows, "source": "timm"}
-        model = self._create(arguments, overlay, seed)
-        if path and stored:
-            _check_names(model, stored, path, self.model)
+            rows = len(stored.get("head.weight", ()))
+            overlay = {"state_dict": dict(stored), "num_classes": rows, "source": "timm"}
+        model = self._create(arguments, overlay, seed, path)
         settings: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+        settings.pop("state_dict", None)
         mean, std = tuple(self.mean or settings["mean"]), tuple(self.std or settings["std"])
         side = int(model.patch_embed.img_size[0])  # type: ignore[union-attr, index]
         head_fits = classes == settings["num_classes"]
         return Loaded(model, {"model": self.model, **arguments}, Preprocess(side, mean, std), head_fits)
 
-    def _create(self, arguments: dict[str, Any], overlay: dict[str, Any], seed: int) -> nn.Module:
+    def _create(self, arguments: dict[str, Any], overlay: dict[str, Any], seed: int, path: Path | None) -> nn.Module:
         from huggingface_hub.errors import HfHubHTTPError
 
         with torch.random.fork_rng(devices=[]):
@@ -118,7 +119,7 @@ class TimmBase(BaseSource):
             except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, OSError, HfHubHTTPError) as error:
                 if overlay:
                     raise ModelError(
-                        f"The weights in {overlay['file']} do not fit {self.model!r}: {_first_line(error)} "
+                        f"The weights in {path} do not fit {self.model!r}: {_first_line(error)} "
                         "Name the model that they belong to, or other weights."
                     ) from error
                 raise ModelError(
@@ -144,26 +145,18 @@ class TimmBase(BaseSource):
         )
 
 
-def _stored_sizes(path: Path) -> Sizes:
-    """Return name and size of each stored tensor, without reading them."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as a safetensors file: {error}. Fetch it again.") from error
+def check_architecture(name: str) -> nn.Module:
+    """Return an outline (without memory) of timm's model, if it is one that can be pruned here.
 
-
-def _check_names(model: nn.Module, stored: Sizes, path: Path, name: str) -> None:
-    """Refuse weights with other parameters than the model's; timm itself lets them pass where heads differ."""
-    heads = {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
-    wanted, there = set(model.state_dict()) - heads, set(stored) - heads
-    odd = sorted(wanted - there) or sorted(there - wanted)
-    if odd:
-        verb = "lack" if wanted - there else "have"
-        raise ModelError(
-            f"The weights in {path} belong to another architecture than {name!r}: they {verb} "
-            f"{odd[0]!r}. Name the model that they belong to, or other weights."
-        )
+    Raises:
+        ModelError: the message names the model and the reason.
+    """
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, pretrained=False)
+        if not model.num_classes:  # weights without a classifier; one is made for the data set's classes
+            model = timm.create_model(name, pretrained=False, num_classes=1)
+        read_shape(model)
+    return model
 
 
 def _first_line(error: Exception) -> str:

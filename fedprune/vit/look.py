@@ -49,16 +49,24 @@ def rollout(model: Any, inputs: Tensor, prefix_tokens: int = 1) -> FloatArray:
     if flow is None:  # no attention is left: nothing flows between tokens
         side = _side(model)
         return np.zeros((len(inputs), side, side), np.float32)
-    patches = flow[:, 0, prefix_tokens:]
+    answer = flow[:, 0] if model.global_pool == "token" else flow[:, prefix_tokens:].mean(1)  # what the head reads
+    patches = answer[:, prefix_tokens:]
     side = round(patches.shape[1] ** 0.5)
     shares = (patches / patches.amax(1, keepdim=True)).reshape(-1, side, side)
     return np.asarray(shares.numpy(), np.float32)
 
 
 def class_tokens(model: Any, inputs: Tensor, blocks: list[int]) -> list[FloatArray]:
-    """Return the class token (images, width) after each of `blocks`, indices into the model's own blocks."""
+    """Return the class token (images, width) after each of `blocks`, indices into the model's own blocks.
+
+    A model without a class token has the mean of its patch tokens in its place.
+    """
     found: list[FloatArray] = []
-    with _outputs([model.blocks[index] for index in blocks], lambda value: found.append(value[:, 0].float().numpy())):
+
+    def take(value: Tensor) -> None:
+        found.append((value[:, 0] if model.num_prefix_tokens else value.mean(1)).float().numpy())
+
+    with _outputs([model.blocks[index] for index in blocks], take):
         _run(model, inputs)
     return found
 

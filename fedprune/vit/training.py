@@ -122,7 +122,7 @@ def train(
         progress: Called after each epoch.
 
     Raises:
-        ModelError: the checkpoint in `folder` belongs to another recipe.
+        ModelError: the checkpoint in `folder` belongs to another recipe, or the training diverged.
     """
     optimizer = _optimizer(model, recipe)
     log, best = _resume(folder, model, optimizer, recipe)
@@ -130,6 +130,11 @@ def train(
         begin = process_time()
         model.requires_grad_(True).train()
         loss = _epoch(model, preprocess, data(number), optimizer, recipe, number)
+        if not math.isfinite(loss) or not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
+            raise ModelError(
+                f"The base's training diverged in epoch {number + 1} (loss {loss:.3g}); nothing of it is kept. "
+                f"Lower the recipe's learning_rate, now {recipe.learning_rate:g}."
+            )
         accuracy = _accuracy(freeze(model), preprocess, validation, recipe.precision)
         rate = float(optimizer.param_groups[0]["lr"])
         spent = (log[-1].cpu_seconds if log else 0.0) + process_time() - begin
