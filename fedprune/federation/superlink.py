@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from flwr.app import Context
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, context_to_proto, fab_to_proto, run_from_proto
-from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.control_pb2 import StartRunRequest, StopRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
@@ -109,12 +109,12 @@ class SuperLink(Engine):
         return certificates_in(Path(self.tls)) if self.tls else None
 
     def _serve(self, strategy: EdgeModels, devices: int, client_app: str, connection: "Connection") -> None:
-        connection.start_run(client_app)
+        run = connection.start_run(client_app)
         # On loopback each message is a process of this machine, and each node has to be started by it.
         window = self.window or (32 if self.address else os.cpu_count() or 1)
         patience = self.patience if self.address else self.patience + devices * NODE_START
         try:
-            with connection.grid() as grid:
+            with connection.grid(run) as grid:
                 strategy.run(WindowGrid(grid, window, devices, patience), self.timeout)
         except httpx.HTTPError as error:
             raise FedpruneError(
@@ -131,8 +131,11 @@ class Connection:
     authority: bytes | None
     processes: LocalProcesses | None = None
 
-    def start_run(self, client_app: str) -> None:
+    def start_run(self, client_app: str) -> int:
         """Register a run whose app is no more than an import of `client_app`; wait for the SuperLink if need be.
+
+        Returns:
+            The run's number: the only run that is ever claimed.
 
         Raises:
             FedpruneError: it does not answer.
@@ -144,17 +147,11 @@ class Connection:
         }
         content, _ = build_fab_from_files(files)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
-        control = ControlHttpClient.from_server_address(
-            server_address=self.address,
-            insecure=self.authority is None,
-            root_certificates=self.authority,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr-cli")],
-        )
         until = time.monotonic() + START_PATIENCE
         while True:
             try:
-                control.StartRun(StartRunRequest(fab=fab_to_proto(fab)))
-                break
+                with closing(self._control()) as control:
+                    return int(control.StartRun(StartRunRequest(fab=fab_to_proto(fab))).run_id)
             except httpx.HTTPStatusError as error:
                 raise FedpruneError(f"The SuperLink at {self.address} refuses a run: {error}.") from error
             except httpx.TransportError as error:
@@ -163,12 +160,20 @@ class Connection:
                 if time.monotonic() > until:
                     raise FedpruneError(f"No SuperLink answers at {self.address}: {error}.") from error
                 time.sleep(0.3)
-        control.close()
 
     @contextmanager
-    def grid(self) -> Iterator[HttpGrid]:
-        """Claim the run's server task and yield Flower's grid for it; report its end afterwards."""
-        grid = HttpGrid(self.address, self.authority is None, self.authority, token=self._claim())
+    def grid(self, run: int) -> Iterator[HttpGrid]:
+        """Claim the server task of `run` and yield Flower's grid for it; report its end afterwards.
+
+        Raises:
+            FedpruneError: the SuperLink has a run that this process did not register; nothing of it is executed.
+        """
+        try:
+            token = self._claim(run)
+        except BaseException:
+            self._stop(run)  # or the next try would meet it
+            raise
+        grid = HttpGrid(self.address, self.authority is None, self.authority, token=token)
         client = grid._runtime_client
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
         heartbeat.start()
@@ -188,7 +193,19 @@ class Connection:
             heartbeat.stop()
             grid.close()
 
-    def _claim(self) -> str:
+    def _control(self) -> ControlHttpClient:
+        return ControlHttpClient.from_server_address(
+            server_address=self.address,
+            insecure=self.authority is None,
+            root_certificates=self.authority,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr-cli")],
+        )
+
+    def _stop(self, run: int) -> None:
+        with suppress(httpx.HTTPError), closing(self._control()) as control:
+            control.StopRun(StopRunRequest(run_id=run))
+
+    def _claim(self, run: int) -> str:
         client = RuntimeHttpClient.from_server_address(
             server_address=self.address,
             insecure=self.authority is None,
@@ -205,7 +222,13 @@ class Connection:
             while time.monotonic() < until:
                 task = client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
                 if task.HasField("task") and task.token:
-                    return str(task.token)
+                    if task.task.run_id == run:
+                        return str(task.token)
+                    raise FedpruneError(
+                        f"The SuperLink at {self.address} has a run ({task.task.run_id}) that this process did not "
+                        "start; nothing of it was executed. Close its Control API to others (docs/deployment.md) and "
+                        "try again."
+                    )
                 time.sleep(0.2)
         finally:
             client.close()
