@@ -9,6 +9,7 @@ from fedprune.cli.main import commands, main
 
 TINY = {
     "budgets": "--budgets 2",
+    "coverage": "--tries 20 --resamples 20 --output OUT",
     "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1 --precision fp32",
     "operators": "--bases deit_tiny --passes 1",
     "precision": "--bases glyphs --batch 2 --seconds 0.2",
@@ -34,6 +35,14 @@ def test_budgets_are_met_and_never_exceeded(tmp_path, capsys):
     line = tiny("budgets", tmp_path, capsys)
     assert (line["budgets"], line["exceeded"]) == (30, 0)
     assert line["max_gap_percent"] < 1
+
+
+def test_coverage_is_counted_for_every_rule_and_design(tmp_path, capsys):
+    shares = tiny("coverage", tmp_path, capsys)
+    assert all(0 <= share <= 1 for share in shares.values())
+    rows = (tmp_path / "coverage.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 5 * 5 * 2 * len(shares)
+    assert "| 5 | 24 | 0.2 |" in (tmp_path / "coverage.md").read_text()
 
 
 def test_deriving_is_timed_against_both_slow_ways(tmp_path, capsys):
