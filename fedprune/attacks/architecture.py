@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class Architecture(Attack):
         alike: Two devices have much the same task when the total variation of their labels is at most this.
     """
 
+    reads_models: ClassVar[bool] = True
     alike: float = 0.5
 
     def attack(self, case: AttackCase, others: Sequence[AttackCase]) -> Outcome:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,7 +83,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """An option of kind `attack`: one file in this room."""
+    """An option of kind `attack`: one file in this room.
+
+    Attributes:
+        reads_models: Whether it looks at edge models too, and not at reports alone.
+    """
+
+    reads_models: ClassVar[bool] = False
 
     @abstractmethod
     def attack(self, case: AttackCase, others: Sequence[AttackCase]) -> Outcome:

@@ -1,7 +1,7 @@
 """Attack the reports of a finished run: what do they give away?
 
 Writes `attacks/<attack>.csv` (a row a device), `.json` and `.png` (ROC on log axes) into the run's folder, and ends
-with one JSON line an attack.
+with one JSON line an attack. Settings and a seed other than the usual stand in the files' names.
 """
 
 import argparse
@@ -26,42 +26,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the attacks and write what they found."""
-    import torch
+    import pandas as pd
 
-    from fedprune.core.registry import from_dict
+    from fedprune.devices.timing import one_thread
     from fedprune.experiment.record import find_run, read_record
-    from fedprune.study.attack import attack_cases, attack_run
+    from fedprune.study.measure_attack import AttackReports
 
-    torch.set_num_threads(1)
     names = arguments.attack or ["membership"]
-    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for text in arguments.set:
-        name, key, value = _setting(text, names)
-        settings[name][key] = value
-    for name in names:
-        from_dict("attack", {"name": name, **settings[name]})  # a wrong setting is told before any work
+    settings = _settings(arguments.set, names)
+    attacks = [AttackReports(name, settings[name], arguments.seed) for name in names]  # checked before any work
     record = read_record(find_run(arguments.run_name, arguments.runs))
-    cases = attack_cases(record, arguments.seed)
-    for name in names:
-        rows, found = attack_run(record, cases, name, settings[name], arguments.seed)
-        print(rows.round(3).to_string(index=False))
-        print(json.dumps(found))
+    with one_thread():
+        for attack in attacks:
+            found = attack.measure(record.folder, record.config)
+            print(pd.read_csv(record.folder / attack.file.replace(".json", ".csv")).round(3).to_string(index=False))
+            print(json.dumps(found))
     return 0
 
 
-def _setting(text: str, names: Sequence[str]) -> tuple[str, str, Any]:
-    """Read `attack.key=value`, the value as JSON where it is some.
+def _settings(texts: Sequence[str], names: Sequence[str]) -> dict[str, tuple[tuple[str, Any], ...]]:
+    """Sort `attack.key=value` by attack.
 
     Raises:
-        ConfigError: the text is no setting of an attack that was asked for.
+        ConfigError: a text is no setting of an attack that was asked for.
     """
     from fedprune.core.errors import ConfigError
+    from fedprune.study.measure_attack import read_setting
 
-    path, _, value = text.partition("=")
-    name, _, key = path.partition(".")
-    if name not in names or not key or not value:
-        raise ConfigError(f"{text!r} sets nothing here. Write ATTACK.KEY=VALUE, for instance lira.shadows=32.")
-    try:
-        return name, key, json.loads(value)
-    except ValueError:
-        return name, key, value
+    found: dict[str, tuple[tuple[str, Any], ...]] = dict.fromkeys(names, ())
+    for text in texts:
+        name, _, setting = text.partition(".")
+        if name not in found:
+            raise ConfigError(f"{text!r} sets nothing here. Write ATTACK.KEY=VALUE, for instance lira.shadows=32.")
+        found[name] += (read_setting(setting),)
+    return found

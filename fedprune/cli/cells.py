@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedprune.cli.progress import console
-from fedprune.experiment.record import is_finished, read_record
-from fedprune.study.afterwards import is_afterwards, is_measured, measure
+from fedprune.core.files import write_json
+from fedprune.experiment.record import CONFIG, is_finished
 from fedprune.study.campaign import launch, run_cells
 from fedprune.study.collect import Reading
 from fedprune.study.expected import expected_seconds
@@ -49,12 +49,17 @@ def run_missing(sweep: Sweep, arguments: argparse.Namespace) -> int:
 
 
 def measure_missing(readings: Sequence[Reading]) -> None:
-    """Measure of finished runs what their records do not hold: attacks on their reports, the speed of their models."""
-    wanted = {(reading.cell.folder, reading.metric.name.rpartition(" ")[2]) for reading in readings}
-    for folder, name in sorted(wanted):
-        if is_afterwards(name) and is_finished(folder) and not is_measured(folder, name):
-            measure(read_record(folder), name)
-            console.print(f"measured: {name} of {folder.name}", highlight=False, soft_wrap=True)
+    """Measure what readings ask for beyond records: attacks on reports, likeness of proxy sets, speed of models."""
+    for reading in readings:
+        measurement, folder = reading.metric.measurement, reading.cell.folder
+        if measurement is None or measurement.is_there(folder, reading.metric.number):
+            continue
+        if reading.needs_run and not is_finished(folder):
+            continue
+        if not is_finished(folder):
+            write_json(folder / CONFIG, reading.cell.config.to_dict())
+        measurement.measure(folder, reading.cell.config)
+        console.print(f"measured: {measurement.file} of {folder.name}", highlight=False, soft_wrap=True)
 
 
 def _run_here(cells: Sequence[Cell], workers: int, logs: Path) -> None:

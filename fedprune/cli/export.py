@@ -86,7 +86,7 @@ def _provenance(folder: Path, device: int) -> dict[str, Any]:
         "budget": {name: limit if name == "latency" else int(limit) for name, limit in limits.items() if limit},
         "accuracy": {"share right of the device's private test images": row["edge_correct"] / images, "images": images},
         "versions": dict(record.values["versions"]),
-        "config": dict(record.values["config"]),
+        "config": record.config.to_dict(),
     }
 
 
@@ -99,11 +99,10 @@ def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
     if folder is None:
         side = file.shape.image_size
         return torch.randn(CHECKED_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0)), "noise images"
-    from fedprune.experiment.config import RunConfig
     from fedprune.experiment.record import read_record
     from fedprune.protocol.setup import open_world
 
-    world = open_world(RunConfig.from_dict(read_record(folder).values["config"]).setup())
+    world = open_world(read_record(folder).config.setup())
     values = file.card["preprocess"]
     preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
     return preprocess(world.dataset.train.read(world.partition.pool[:CHECKED_IMAGES])), "images of the public pool"

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.privacy.ledger import Ledger
 
     records = [read_record(find_run(name, arguments.runs)) for name in arguments.run_names]
-    if len({json.dumps(record.values["config"]["partition"], sort_keys=True) for record in records}) > 1:
+    if len({record.config.partition for record in records}) > 1:
         raise ConfigError("These runs split the data differently, so their devices are not the same. Give runs of one.")
     rows = [row for record in records for row in record.ledger]
     delta = max(record.delta for record in records) if arguments.delta is None else arguments.delta

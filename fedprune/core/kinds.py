@@ -31,4 +31,5 @@ KINDS: dict[str, Kind] = {
     "personal": Kind("fedprune.recovery", "personal"),
     "attack": Kind("fedprune.attacks", "attacks"),
     "engine": Kind("fedprune.federation", "engines"),
+    "measurement": Kind("fedprune.study", "measurements"),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from fedprune.core.errors import ConfigError
@@ -124,6 +125,11 @@ class RunConfig:
         """Return a readable name that holds the id."""
         data, method = (to_dict(option)["name"] for option in (self.data, self.method))
         return f"{data}-{method}-seed{self.seed}-{self.identity()}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return Path(self.runs) / self.title()
 
     def setup(self) -> Setup:
         """Return what devices and server both know."""

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fedprune.experiment.summary import summarise
 from fedprune.privacy.ledger import DELTA, Ledger
 from fedprune.protocol.row import TIMES, DeviceRow
 
+CONFIG = "config.json"  # written when a run begins
 PACKAGES = ("fedprune", "flwr", "hydra-core", "numpy", "scikit-learn", "timm", "torch")
 
 
@@ -37,6 +39,20 @@ class Record:
     values: Mapping[str, Any]
     devices: pd.DataFrame
 
+    @cached_property
+    def config(self) -> RunConfig:
+        """The resolved configuration, as it stood when the run began.
+
+        Raises:
+            DataError: the file that holds it is missing or damaged.
+            ConfigError: a name or key in it is unknown here, for instance an option of another version.
+        """
+        try:
+            values = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder / CONFIG} is damaged ({error}). Delete the folder and run again.") from error
+        return RunConfig.from_dict(values)
+
     @property
     def answered(self) -> list[int]:
         """The devices that got an edge model and evaluated it."""
@@ -45,7 +61,7 @@ class Record:
     @property
     def delta(self) -> float:
         """Delta of the guarantee that devices were asked for: the configuration's, whatever devices say."""
-        return float(self.values["config"]["mechanism"].get("delta", DELTA))
+        return float(getattr(self.config.mechanism, "delta", DELTA))
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
@@ -79,7 +95,6 @@ def write_record(
     frame = pd.DataFrame(plain)
     write_atomic(folder / "devices.parquet", lambda path: frame.to_parquet(path, index=False))
     write_json(folder / "ledger.json", list(ledger))
-    write_json(folder / "config.json", config.to_dict())
     statuses = frame["status"].value_counts()
     values = {
         "schema_version": SCHEMA_VERSION,
@@ -92,7 +107,6 @@ def write_record(
         "versions": versions(),
         "hardware": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "threads": torch.get_num_threads(),
-        "config": config.to_dict(),
     }
     write_json(folder / "record.json", values)
     return read_record(folder)

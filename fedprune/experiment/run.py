@@ -13,7 +13,7 @@ from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_json
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.journal import Journal
-from fedprune.experiment.record import Record, is_finished, note_failure, read_record, write_record
+from fedprune.experiment.record import CONFIG, Record, is_finished, note_failure, read_record, write_record
 from fedprune.federation.logs import FORMAT
 from fedprune.federation.strategy import EdgeModels
 from fedprune.protocol.observer import Observer
@@ -27,13 +27,13 @@ def execute(config: RunConfig, listener: Observer) -> Record:
     Raises:
         FedpruneError: the run cannot be done, with what to change; no record is written then.
     """
-    folder = Path(config.runs) / config.title()
+    folder = config.folder
     if is_finished(folder):
         return read_record(folder)
-    write_json(folder / "config.json", config.to_dict())
     lock = FileLock(folder / ".lock")  # the system lets go of it when its holder dies
     try:
         with lock.acquire(timeout=0), log_file(folder / "run.log"):
+            write_json(folder / CONFIG, config.to_dict())
             return _execute(config, folder, listener)
     except Timeout as error:
         raise FedpruneError(f"Another process is working on {folder}. Wait for it, or change the seed.") from error

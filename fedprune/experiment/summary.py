@@ -1,19 +1,53 @@
-"""From a run's rows to its averages: per device first, then over devices."""
+"""The accuracies that a run compares, and its averages: per device first, then over devices."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 
-ROWS = ("base", "subclassifier", "edge", "oracle")
-PERSONAL = ("personal", "reference")  # only where devices train on their own images
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One of the accuracies that every device gives, of the same private test images.
+
+    Attributes:
+        label: The model that is evaluated.
+        title: The accuracy in a table of its own, with its unit.
+        trained: Whether only runs have it whose devices train on their own images.
+    """
+
+    label: str
+    title: str
+    trained: bool = False
+
+
+ACCURACIES: dict[str, Accuracy] = {  # by the name of its column: <name>_correct
+    "base": Accuracy("base", "accuracy of the base (%)"),
+    "subclassifier": Accuracy("base + sub-classifier", "accuracy of the base + sub-classifier (%)"),
+    "edge": Accuracy("edge model", "accuracy (%)"),
+    "oracle": Accuracy("oracle proxy set", "accuracy with the oracle proxy set (%)"),
+    "personal": Accuracy("edge model, trained", "accuracy after training on own images (%)", trained=True),
+    "reference": Accuracy(
+        "base + sub-classifier, trained", "accuracy of the base + sub-classifier + fine-tune (%)", trained=True
+    ),
+}
+
+
+def labels_of(devices: pd.DataFrame) -> Mapping[str, str]:
+    """Return the accuracies that a run has, each with its label."""
+    return {
+        name: accuracy.label
+        for name, accuracy in ACCURACIES.items()
+        if not accuracy.trained or f"{name}_correct" in devices
+    }
 
 
 def accuracies(devices: pd.DataFrame) -> pd.DataFrame:
-    """Return one accuracy a device and row of comparison; NaN where it was not measured."""
+    """Return one accuracy a device and model; NaN where it was not measured."""
     tested = devices["test_images"].where(devices["test_images"] > 0)
-    rows = [*ROWS, *PERSONAL]
-    counts = devices.reindex(columns=[f"{name}_correct" for name in rows]).astype("Float64").astype(float)
-    return counts.div(tested, axis=0).set_axis(rows, axis=1)
+    counts = devices.reindex(columns=[f"{name}_correct" for name in ACCURACIES]).astype("Float64").astype(float)
+    return counts.div(tested, axis=0).set_axis(list(ACCURACIES), axis=1)
 
 
 def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
@@ -25,7 +59,7 @@ def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
     measured = values["edge"].notna()
     summary: dict[str, float | int | None] = {"devices": len(devices), "measured": int(measured.sum())}
     weights = devices.loc[measured, "test_images"]
-    for name in [*ROWS, *(name for name in PERSONAL if f"{name}_correct" in devices)]:
+    for name in labels_of(devices):
         column = values.loc[measured, name].dropna()
         images = weights[column.index]
         worst = column.nsmallest(max(1, math.ceil(0.1 * len(column))))

@@ -13,7 +13,7 @@ from fedprune.experiment.record import Record
 from fedprune.privacy.ledger import Ledger
 from fedprune.report.drawings import png_uri
 from fedprune.report.style import COLOURS, new_figure, tidy_axes
-from fedprune.study.afterwards import FILES
+from fedprune.study.measure_speed import Speed
 
 
 def costs(record: Record) -> Sequence[tuple[str, str]]:
@@ -29,7 +29,7 @@ def costs(record: Record) -> Sequence[tuple[str, str]]:
         ("deriving and recovering one edge model, mean", f"{devices['derive_seconds'].mean():.2f} s"),
         ("the whole run", f"{record.values['seconds']:.1f} s"),
     ]
-    speed = record.folder / FILES["speed"]
+    speed = record.folder / Speed().file
     if speed.is_file():
         values = json.loads(speed.read_text(encoding="utf-8"))
         found.append(
@@ -110,7 +110,7 @@ def attacks(record: Record) -> list[dict[str, Any]]:
         picture = path.with_suffix(".png")
         found.append(
             {
-                "name": values["attack"],
+                "name": path.stem,
                 "auc": _rate(values, "auc"),
                 "at_1": _rate(values, "tpr_at_1pct_fpr"),
                 "guesses": f"{values['positives']} + {values['negatives']}",

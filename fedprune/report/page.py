@@ -14,9 +14,8 @@ from markupsafe import Markup
 
 from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_text
-from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import Record
-from fedprune.experiment.summary import accuracies
+from fedprune.experiment.summary import accuracies, labels_of
 from fedprune.report.accuracy_figure import accuracy_against_budget
 from fedprune.report.costs import attacks, clock, costs, released_fields, total_spent
 from fedprune.report.drawings import (
@@ -36,14 +35,6 @@ from fedprune.study.sweep import Sweep
 from fedprune.vit.shape import Shape
 
 IMAGES = 16  # of each kind that a device shows
-LABELS = {
-    "base": "base",
-    "subclassifier": "base + sub-classifier",
-    "edge": "edge model",
-    "oracle": "oracle proxy set",
-    "personal": "edge model, trained on own images",
-    "reference": "base + sub-classifier, trained on own images",
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
         FedpruneError: the file cannot be written.
     """
     scene = _open_scene(record) if options.pictures else None
-    shapes = _shapes(record)
+    shapes, config = _shapes(record), record.config.to_dict()
     write_text(
         path,
         _render(
@@ -87,7 +78,8 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
             attacks=attacks(record),
             costs=costs(record),
             clock=_clock(record),
-            config_text=json.dumps(record.values["config"], indent=2, ensure_ascii=False),
+            config=config,
+            config_text=json.dumps(config, indent=2, ensure_ascii=False),
         ),
     )
 
@@ -118,7 +110,7 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _open_scene(record: Record) -> Scene:
-    scene = Scene(RunConfig.from_dict(record.values["config"]))
+    scene = Scene(record.config)
     torch.set_num_threads(scene.config.threads)
     return scene
 
@@ -127,8 +119,7 @@ def _averages(record: Record) -> list[dict[str, Any]]:
     summary = record.values["summary"]
     return [
         {"label": label, "mean": summary[f"{name}_mean"], "worst": summary[f"{name}_worst"]}
-        for name, label in LABELS.items()
-        if f"{name}_mean" in summary
+        for name, label in labels_of(record.devices).items()
     ]
 
 
@@ -141,7 +132,7 @@ def _shapes(record: Record) -> Mapping[int, Shape]:
 
 
 def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> list[dict[str, Any]]:
-    rates = accuracies(record.devices)
+    rates, models = accuracies(record.devices), labels_of(record.devices)
     cards = []
     for (_, row), (_, rate) in zip(record.devices.iterrows(), rates.iterrows(), strict=True):
         device = int(row["device"])
@@ -153,7 +144,7 @@ def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> 
             "status": row["status"],
             "kept": kept,
             "budget": budget_text(row),
-            "rates": [(label, rate[name]) for name, label in LABELS.items() if not pd.isna(rate[name])],
+            "rates": [(label, rate[name]) for name, label in models.items() if not pd.isna(rate[name])],
             "mix": None,
             "blocks": None,
         }

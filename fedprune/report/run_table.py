@@ -5,16 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune.experiment.record import Record
-from fedprune.experiment.summary import accuracies
+from fedprune.experiment.summary import accuracies, labels_of
 from fedprune.report.accuracy_figure import draw_accuracy
-
-LABELS = {
-    "base": "base",
-    "subclassifier": "+ sub-classifier",
-    "edge": "edge model",
-    "oracle": "oracle proxy set",
-}
-PERSONAL = {"personal": "edge trained", "reference": "base trained"}  # on the device's own images
 
 
 def render_run(record: Record, console: Console, in_full: bool) -> None:
@@ -27,11 +19,6 @@ def render_run(record: Record, console: Console, in_full: bool) -> None:
     figure = draw_accuracy(record)
     written = ["record.json", "devices.parquet", "ledger.json", "reports/", figure.name]
     console.print(f"written to {record.folder}/: {', '.join(written)}", highlight=False, soft_wrap=True)
-
-
-def labels_of(devices: pd.DataFrame) -> dict[str, str]:
-    """Return the accuracies that a run has, each with its label."""
-    return LABELS | {name: label for name, label in PERSONAL.items() if f"{name}_correct" in devices}
 
 
 def device_table(devices: pd.DataFrame) -> Table:

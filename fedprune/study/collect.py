@@ -1,14 +1,15 @@
 """From planned cells to tidy rows: what is missing stays in the table as missing, whatever lies in a folder."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from fedprune.core.errors import ConfigError
+from fedprune.devices.clock import NoClock
 from fedprune.experiment.record import Record, is_finished, read_record
-from fedprune.study.metrics import Metric, device_values
+from fedprune.study.metrics import Metric
 from fedprune.study.statistics import Seeded
 from fedprune.study.sweep import Cell
 
@@ -35,9 +36,18 @@ class Reading:
     only: Mapping[str, str] = field(default_factory=dict)
     draw: int = 0
 
+    @property
+    def needs_run(self) -> bool:
+        """Whether the run must have finished; otherwise the reports of its devices are enough."""
+        return self.metric.needs_models or not isinstance(self.cell.config.clock, NoClock)
 
-def collect(readings: Iterable[Reading]) -> pd.DataFrame:
-    """Read every number; returns one row a reading, `value` NaN where the run is not finished."""
+
+def collect(readings: Sequence[Reading]) -> pd.DataFrame:
+    """Read every number; returns one row a reading, `value` NaN where the run is not finished.
+
+    Raises:
+        ConfigError: a cell is planned twice, or no run has a column that is asked for.
+    """
     records: dict[str, Record | None] = {}
     rows = []
     for reading in readings:
@@ -45,6 +55,7 @@ def collect(readings: Iterable[Reading]) -> pd.DataFrame:
         if str(folder) not in records:
             records[str(folder)] = read_record(folder) if is_finished(folder) else None
         rows.append(_read(reading, records[str(folder)]))
+    _refuse_unknown_columns(readings, [record for record in records.values() if record is not None])
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     repeated = frame.duplicated(["row", "column", "metric", "seed", "draw"])
     if repeated.any():
@@ -70,13 +81,18 @@ def _read(reading: Reading, record: Record | None) -> dict[str, object]:
         "run": config.identity(),
         "digest": "",
     }
-    if record is None:
-        return row
-    values = device_values(reading.metric, record, reading.only)
+    values = reading.metric.values(reading.cell.folder, record, reading.only)
     known = values.dropna()
-    row |= {"measured": len(known), "devices": len(values), "digest": record.digest}
+    row |= {"measured": len(known), "devices": len(values), "digest": record.digest if record else ""}
     row["value"] = reading.metric.reduce(known) if len(known) else math.nan
     return row
+
+
+def _refuse_unknown_columns(readings: Sequence[Reading], records: Sequence[Record]) -> None:
+    """A column that some runs lack is a dash there, for instance a note of another method; none has a misspelt one."""
+    for column in {reading.metric.column for reading in readings} - {""}:
+        if records and not any(column in record.devices for record in records):
+            raise ConfigError(f"None of these runs has a column {column!r} in its devices.parquet.")
 
 
 def by_seed(frame: pd.DataFrame) -> Seeded:

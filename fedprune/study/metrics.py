@@ -3,14 +3,15 @@
 import fnmatch
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.record import Record
-from fedprune.experiment.summary import PERSONAL, ROWS, accuracies
-from fedprune.study.afterwards import describe_afterwards, is_afterwards, read_afterwards
+from fedprune.experiment.summary import ACCURACIES, accuracies
+from fedprune.study.measurement import Measurement, parse_measurement
 
 WORST_SHARE = 0.1
 
@@ -20,18 +21,49 @@ class Metric:
     """A number read of a run.
 
     Attributes:
-        name: As in a table's file: a name of `METRICS`, `device:<column>`, or what is measured of a finished run (see
-            `afterwards`), with `worst ` or `spread ` before it for the worst 10 % of devices or the standard deviation
+        name: As in a table's file: a name of `METRICS`, `device:<column>`, or a number of a measurement (see
+            `measurement`), with `worst ` or `spread ` before it for the worst 10 % of devices or the standard deviation
             over them in place of the mean.
         label: In words, with its unit.
+        of_devices: Reads it of `devices.parquet`, one number a device.
+        measurement: What must have been measured of the run, and `number` of it is read: one number a run.
         higher_is_better: None where neither is better.
         digits: After the decimal point.
     """
 
     name: str
     label: str
+    of_devices: Callable[[pd.DataFrame], "pd.Series[float]"] | None = None
+    measurement: Measurement | None = None
+    number: str = ""
     higher_is_better: bool | None = True
     digits: int = 1
+
+    @property
+    def column(self) -> str:
+        """The column that `device:<column>` asks for, else nothing."""
+        return self.name.rpartition(" ")[2].partition("device:")[2]
+
+    @property
+    def needs_models(self) -> bool:
+        """Whether the run must have finished; otherwise the reports of its devices are enough."""
+        return self.measurement is None or self.measurement.needs_models
+
+    def values(self, folder: Path, record: Record | None, only: Mapping[str, str]) -> "pd.Series[float]":
+        """Return the numbers of a run: of every device that `only` lets through, or of the run as a whole.
+
+        NaN where a device has none; nothing where the run has not finished and must have.
+
+        Raises:
+            ConfigError: the run has no such column to choose devices by.
+        """
+        if self.measurement is not None and (record is not None or not self.needs_models):
+            return pd.Series([self.measurement.read(folder, self.number)])
+        if record is None:
+            return pd.Series(dtype=float)
+        if self.of_devices is None:
+            return pd.Series([float(record.values["seconds"])])
+        return self.of_devices(_chosen(record.devices, only))
 
     def reduce(self, values: "pd.Series[float]") -> float:
         """Return one number for a run's devices."""
@@ -47,51 +79,44 @@ def _rate(name: str) -> Callable[[pd.DataFrame], "pd.Series[float]"]:
     return lambda devices: 100 * accuracies(devices)[name]
 
 
+def _gain(better: str, worse: str) -> Callable[[pd.DataFrame], "pd.Series[float]"]:
+    return lambda devices: 100 * (accuracies(devices)[better] - accuracies(devices)[worse])
+
+
 def _share(name: str) -> Callable[[pd.DataFrame], "pd.Series[float]"]:
     return lambda devices: 100 * _number(devices[name]) / devices[f"base_{name}"]
+
+
+def _column(name: str, unit: float = 1) -> Callable[[pd.DataFrame], "pd.Series[float]"]:
+    """Read a column of `devices.parquet`; NaN where the run has none, for instance a note of another method."""
+    return lambda devices: (
+        _number(devices[name]) / unit if name in devices else pd.Series(math.nan, index=devices.index)
+    )
 
 
 def _number(values: "pd.Series[float]") -> "pd.Series[float]":
     return pd.to_numeric(values, errors="coerce").astype(float)
 
 
-_LABELS = {
-    "base": "accuracy of the base (%)",
-    "subclassifier": "accuracy of the base + sub-classifier (%)",
-    "edge": "accuracy (%)",
-    "oracle": "accuracy with the oracle proxy set (%)",
-    "personal": "accuracy after training on own images (%)",
-    "reference": "accuracy of the base + sub-classifier + fine-tune (%)",
-}
-
-METRICS: dict[str, tuple[Metric, Callable[[pd.DataFrame], "pd.Series[float]"]]] = {
-    **{f"{name}_accuracy": (Metric(f"{name}_accuracy", _LABELS[name]), _rate(name)) for name in (*ROWS, *PERSONAL)},
-    "gain": (
-        Metric("gain", "accuracy less that of the base + sub-classifier (points)"),
-        lambda devices: 100 * (accuracies(devices)["edge"] - accuracies(devices)["subclassifier"]),
-    ),
-    "personal_gain": (
-        Metric("personal_gain", "accuracy gained by training on own images (points)"),
-        lambda devices: 100 * (accuracies(devices)["personal"] - accuracies(devices)["edge"]),
-    ),
-    "params_kept": (Metric("params_kept", "parameters kept (%)", None), _share("params")),
-    "macs_kept": (Metric("macs_kept", "MACs kept (%)", None), _share("macs")),
-    "mac_ratio": (
-        Metric("mac_ratio", "MACs of the base over those of the edge model", digits=2),
-        lambda devices: devices["base_macs"] / _number(devices["macs"]),
-    ),
-    "upload": (
-        Metric("upload", "report (kB)", False, 2),
-        lambda devices: _number(devices["upload_bytes"]) / 1000,
-    ),
-    "download": (
-        Metric("download", "edge model sent (kB)", False, 0),
-        lambda devices: _number(devices["download_bytes"]) / 1000,
-    ),
-    "derive_seconds": (
-        Metric("derive_seconds", "deriving one model (s)", False, 2),
-        lambda devices: _number(devices["derive_seconds"]),
-    ),
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        *(Metric(f"{name}_accuracy", accuracy.title, _rate(name)) for name, accuracy in ACCURACIES.items()),
+        Metric("gain", "accuracy less that of the base + sub-classifier (points)", _gain("edge", "subclassifier")),
+        Metric("personal_gain", "accuracy gained by training on own images (points)", _gain("personal", "edge")),
+        Metric("params_kept", "parameters kept (%)", _share("params"), higher_is_better=None),
+        Metric("macs_kept", "MACs kept (%)", _share("macs"), higher_is_better=None),
+        Metric(
+            "mac_ratio",
+            "MACs of the base over those of the edge model",
+            lambda devices: devices["base_macs"] / _number(devices["macs"]),
+            digits=2,
+        ),
+        Metric("upload", "report (kB)", _column("upload_bytes", 1000), higher_is_better=False, digits=2),
+        Metric("download", "edge model sent (kB)", _column("download_bytes", 1000), higher_is_better=False, digits=0),
+        Metric("derive_seconds", "deriving one model (s)", _column("derive_seconds"), higher_is_better=False, digits=2),
+        Metric("run:seconds", "time of the run (s)", higher_is_better=False),
+    )
 }
 
 
@@ -104,44 +129,46 @@ def metric(name: str) -> Metric:
     kind, _, plain = name.rpartition(" ")
     if kind not in ("", "worst", "spread"):
         raise ConfigError(f"There is no metric {name!r}. Only 'worst' or 'spread' may stand before one.")
-    if plain == "run:seconds":
-        return Metric(name, "time of the run (s)", False)
-    if plain.startswith("device:"):
-        return Metric(name, plain.removeprefix("device:").replace("_", " "), None, 3)
-    if is_afterwards(plain):
-        return Metric(name, *describe_afterwards(plain))
-    if plain not in METRICS:
-        raise ConfigError(
-            f"There is no metric {name!r}. There are: {', '.join(METRICS)}, run:seconds, device:<column>, "
-            "attack:<attack>:<number>, proxy:<number> and speed:<number>."
+    found = _plain_metric(plain)
+    if not kind:
+        return found
+    if found.of_devices is None:
+        raise ConfigError(f"There is no metric {name!r}: {plain} is one number a run, and not one a device.")
+    if kind == "worst":
+        return replace(found, name=name, label=f"worst 10 % of devices: {found.label}")
+    return replace(found, name=name, label=f"spread of {found.label}", higher_is_better=False)
+
+
+def _plain_metric(name: str) -> Metric:
+    if name in METRICS:
+        return METRICS[name]
+    if name.startswith("device:"):
+        column = name.removeprefix("device:")
+        return Metric(name, column.replace("_", " "), _column(column), higher_is_better=None, digits=3)
+    if parsed := parse_measurement(name):
+        measurement, number = parsed
+        about = measurement.numbers[number]
+        return Metric(
+            name,
+            about.label,
+            measurement=measurement,
+            number=number,
+            higher_is_better=about.higher_is_better,
+            digits=about.digits,
         )
-    found = METRICS[plain][0]
-    words = {"": found.label, "worst": f"worst 10 % of devices: {found.label}", "spread": f"spread of {found.label}"}
-    return Metric(name, words[kind], False if kind == "spread" else found.higher_is_better, found.digits)
+    raise ConfigError(
+        f"There is no metric {name!r}. There are: {', '.join(METRICS)}, device:<column>, and the numbers of "
+        "`fedprune list measurements`, for instance proxy:label_tv."
+    )
 
 
-def device_values(wanted: Metric, record: Record, only: Mapping[str, str]) -> "pd.Series[float]":
-    """Return the metric of every device that `only` lets through; NaN where a device has none.
-
-    Raises:
-        ConfigError: the run has no such column.
-    """
-    devices = record.devices.assign(removed=_removed(record.devices))
+def _chosen(devices: pd.DataFrame, only: Mapping[str, str]) -> pd.DataFrame:
+    devices = devices.assign(removed=_removed(devices))
     for column, pattern in only.items():
         if column not in devices:
             raise ConfigError(f"Runs have no column {column!r} to choose devices by.")
         devices = devices[[_matches(str(value), pattern) for value in devices[column]]]
-    plain = wanted.name.rpartition(" ")[2]
-    if plain == "run:seconds":
-        return pd.Series([float(record.values["seconds"])])
-    if plain.startswith("device:"):
-        column = plain.removeprefix("device:")
-        if column not in devices:
-            raise ConfigError(f"The run {record.folder} has no column {column!r} in devices.parquet.")
-        return _number(devices[column])
-    if is_afterwards(plain):
-        return pd.Series([read_afterwards(record.folder, plain)])
-    return METRICS[plain][1](devices)
+    return devices
 
 
 def _removed(devices: pd.DataFrame) -> "pd.Series[float]":

@@ -220,8 +220,8 @@ def _draws(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def cells_of(name: str, readings: Sequence[Reading]) -> Sweep:
-    """Return the runs behind the readings, each once."""
-    return without_duplicates(name, [reading.cell for reading in readings])
+    """Return the runs that must have finished for the readings, each once."""
+    return without_duplicates(name, [reading.cell for reading in readings if reading.needs_run])
 
 
 def read_study(name: str) -> Study:

@@ -41,7 +41,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return Path(self.config.runs) / self.config.title()
+        return self.config.folder
 
 
 @dataclass(frozen=True)

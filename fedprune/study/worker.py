@@ -122,7 +122,7 @@ def _run(line: str) -> Outcome:
         return Outcome("failed", str(error))
     except Exception as error:  # a fault of ours: the other cells go on, and the log has the traceback
         traceback.print_exc()
-        note_failure(Path(config.runs) / config.title(), error)
+        note_failure(config.folder, error)
         return Outcome("failed", f"{type(error).__name__}: {error}")
     return Outcome("done", seconds=float(record.values["seconds"]))
 

@@ -13,7 +13,7 @@ from fedprune.experiment.record import Record
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
 from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
-from fedprune.study.attack import attack_cases, attack_run
+from fedprune.study.measure_attack import AttackReports
 from fedprune.study.sweep import sweep_of
 
 SETTINGS = [
@@ -87,7 +87,7 @@ def test_clock_and_attacks_are_shown_where_a_run_has_them(settings, page, tmp_pa
     assert "have not been attacked" in plain
     assert "Virtual clock" not in plain
     timed = execute(compose([*settings, "clock=virtual", "mechanism=anchored", "mechanism.epsilon=3"]), Observer())
-    _, found = attack_run(timed, attack_cases(timed, 0), "membership", {}, 0)
+    found = AttackReports("membership").measure(timed.folder, timed.config)
     write_run_page(timed, tmp_path / "page.html", PageOptions(pictures=False))
     text = html.unescape((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "Virtual clock" in text

@@ -100,11 +100,23 @@ def test_wrong_names_end_in_a_sentence(tmp_path):
         metric("acuracy")
     with pytest.raises(ConfigError, match="Only 'worst' or 'spread'"):
         metric("best edge_accuracy")
-    with pytest.raises(ConfigError, match="no column 'proxy_colour'"):
+    with pytest.raises(ConfigError, match="'worst run:seconds': run:seconds is one number a run"):
+        metric("worst run:seconds")
+    with pytest.raises(ConfigError, match="None of these runs has a column 'proxy_colour'"):
         collect([Reading("r", "c", metric("device:proxy_colour"), cell(tmp_path, 0))])
 
 
+def test_a_column_that_one_of_the_runs_lacks_is_missing_there_and_nowhere_else(tmp_path):
+    without, with_it = cell(tmp_path, 0), cell(tmp_path, 1)
+    DEVICES.drop(columns="proxy_quality").to_parquet(without.folder / "devices.parquet")
+    quality = metric("device:proxy_quality")
+    frame = collect([Reading("r", "a", quality, without), Reading("r", "b", quality, with_it)])
+    assert math.isnan(frame["value"][0])
+    assert frame["value"][1] == 0.5
+    assert frame["measured"].tolist() == [0, 4]
+
+
 def test_every_metric_says_what_it_is():
-    for name, (found, _) in METRICS.items():
+    for name, found in METRICS.items():
         assert found.name == name
         assert found.label
