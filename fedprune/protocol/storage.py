@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
 from fedprune.core.memory import read_tensors
+from fedprune.core.text import describe
 from fedprune.protocol.row import TIMES
 from fedprune.tokens.edge_model import PREFIX, rebuild
 from fedprune.vit.assemble import assemble
@@ -123,8 +124,11 @@ class StoredModel:
             raise ModelError(f"{path} has been changed since it was written: its checksum differs. Export it again.")
         try:
             shape = Shape.from_json(json.dumps(contents["shape"]))
-        except (TypeError, KeyError, ValueError) as error:
+        except ModelError as error:
             raise ModelError(f"{path} holds a shape that this version cannot read. Export it again.") from error
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ModelError(f"{path}: {describe(name)} does not hold finite floating numbers. Export it again.")
         return cls(shape, tensors, contents.get("tokens", ""), contents["card"])
 
 

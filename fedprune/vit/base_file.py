@@ -1,9 +1,11 @@
 """A base in one safetensors file: timm's weights, with the architecture and preprocessing in its metadata."""
 
 import json
+import re
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -15,9 +17,15 @@ from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
 from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream_seed
+from fedprune.core.text import describe
 from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.shape import Shape
+
+NAME = re.compile(r"[a-z0-9_]{1,64}(\.[a-z0-9_]{1,64})?")
+LARGEST = {
+    "num_classes": 100_000, "img_size": 2048, "patch_size": 256, "embed_dim": 8192, "depth": 128, "num_heads": 128,
+}  # fmt: skip
 
 
 def create(architecture: Architecture, seed: int = 0) -> nn.Module:
@@ -69,11 +77,46 @@ def load_base(path: Path) -> Base:
         raise ModelError(f"Cannot read the base {path}: {error}. Delete it and make it again.") from error
     if not {"architecture", "preprocess"} <= set(metadata):
         raise ModelError(f"{path} holds weights without their architecture; name it as the weights of base=timm.")
-    values = json.loads(metadata["preprocess"])
-    preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
-    model = create(json.loads(metadata["architecture"]))
     try:
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except RuntimeError as error:
-        raise ModelError(f"The weights in {path} do not fit the architecture that it names. Make it again.") from error
+        architecture = _read_architecture(json.loads(metadata["architecture"]))
+        preprocess = _read_preprocess(json.loads(metadata["preprocess"]))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelError(f"{path} does not describe a base: {describe(error)}. Make it again.") from error
+    with torch.device("meta"):  # no memory before the weights are known to fit
+        sizes = {name: tensor.shape for name, tensor in create(architecture).state_dict().items()}
+    if sizes != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise ModelError(f"The weights in {path} do not fit the architecture that it names. Make it again.")
+    model = create(architecture)
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return Base.of(model, preprocess)
+
+
+def _read_architecture(values: Any) -> Architecture:
+    """Let through a name that timm itself knows and sizes in range: whatever else a file says may load code or files.
+
+    Raises:
+        ValueError: it says anything else.
+    """
+    if not isinstance(values, dict) or not isinstance(name := values.get("model"), str) or not NAME.fullmatch(name):
+        raise ValueError("it names no model of timm")
+    if not timm.is_model(name.split(".")[0]):
+        raise ValueError(f"timm has no model {name}")
+    for key, value in values.items():
+        if key != "model" and (key not in LARGEST or type(value) is not int or not 1 <= value <= LARGEST[key]):
+            raise ValueError(f"{describe(key)} is not a size of a model, or out of range")
+    return values
+
+
+def _read_preprocess(values: Any) -> Preprocess:
+    """Read side, mean and standard deviation.
+
+    Raises:
+        ValueError: one is missing or out of range.
+    """
+    side, mean, std = values["image_size"], tuple(values["mean"]), tuple(values["std"])
+    numbers = [*mean, *std]
+    if type(side) is not int or not 1 <= side <= LARGEST["img_size"] or len(mean) != 3 or len(std) != 3:
+        raise ValueError("its images have no side, or not three channels")
+    if any(type(number) not in (int, float) or not abs(number) <= 1e3 for number in numbers) or min(std) <= 0:
+        raise ValueError("mean or standard deviation is out of range")
+    return Preprocess(side, mean, std)

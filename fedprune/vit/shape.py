@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.core.errors import ModelError
+from fedprune.core.text import describe
+
 IntArray = NDArray[np.int64]
+MAX_WIDTH, MAX_BLOCKS = 1_000_000, 1000  # beyond any model; a file that says more is damaged
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,40 @@ class Shape:
 
     @classmethod
     def from_json(cls, text: str) -> "Shape":
-        """Rebuild a shape from `to_json`'s text."""
-        values: dict[str, Any] = json.loads(text)
-        values["blocks"] = tuple(BlockShape(**block) for block in values["blocks"])
-        return cls(**values)
+        """Rebuild a shape from `to_json`'s text, which a file or a message may hold in any state.
+
+        Raises:
+            ModelError: it is not the text of a shape with widths in range.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            blocks = tuple(BlockShape(**block) for block in values.pop("blocks"))
+            shape = cls(**values, blocks=blocks)
+            _check_widths(shape)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ModelError(f"This is not the shape of a model: {describe(error)}. Make or send it again.") from error
+        return shape
+
+
+def _check_widths(shape: Shape) -> None:
+    """Refuse what is not a number of its kind.
+
+    Raises:
+        ValueError: a width, a flag or the scale is of another type, or out of range.
+    """
+    widths = [(name, getattr(shape, name), 1) for name in ("image_size", "patch_size", "embed", "classes")]
+    widths += [("prefix_tokens", shape.prefix_tokens, 0)]
+    widths += [(name, width, 0) for block in shape.blocks for name, width in asdict(block).items()]
+    for name, width, smallest in widths:
+        if type(width) is not int or not smallest <= width <= MAX_WIDTH:
+            raise ValueError(f"{name} is not a whole number between {smallest} and {MAX_WIDTH}")
+    if len(shape.blocks) > MAX_BLOCKS or shape.patch_size > shape.image_size:
+        raise ValueError("it has too many blocks, or patches larger than the image")
+    if type(shape.scale) not in (int, float) or not 0 < shape.scale <= MAX_WIDTH or shape.pool not in ("token", "avg"):
+        raise ValueError("its scale or its pooling is unknown")
+    flags = (shape.distilled, shape.layer_scale, shape.fc_norm, shape.position_prefix)
+    if any(type(flag) is not bool for flag in flags):
+        raise ValueError("a flag is neither true nor false")
 
 
 @dataclass(frozen=True)

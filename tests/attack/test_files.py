@@ -1,0 +1,122 @@
+"""What a model's file says beside its weights never becomes a call, a path or an endless allocation."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fedprune.core.errors import ModelError
+from fedprune.core.memory import read_tensors
+from fedprune.protocol.storage import StoredModel
+from fedprune.vit.base_file import load_base
+from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
+from fedprune.vit.shape import BlockShape, Shape
+
+
+class Proof:
+    """Leaves a file behind where a pickle of it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def base_with(path, architecture=None, preprocess=None):
+    tensors, metadata = read_tensors(PACKAGED)
+    metadata = dict(metadata)
+    if architecture is not None:
+        metadata["architecture"] = architecture if isinstance(architecture, str) else json.dumps(architecture)
+    if preprocess is not None:
+        metadata["preprocess"] = preprocess if isinstance(preprocess, str) else json.dumps(preprocess)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def test_the_packaged_base_passes(tmp_path):
+    assert load_base(base_with(tmp_path / "base.safetensors")).shape == load_base(PACKAGED).shape
+
+
+def test_a_checkpoint_path_never_reaches_timm(tmp_path):
+    evil = tmp_path / "evil.pth"
+    evil.write_bytes(pickle.dumps(Proof(tmp_path / "proof")))
+    path = base_with(tmp_path / "base.safetensors", {**ARCHITECTURE, "checkpoint_path": str(evil)})
+    with pytest.raises(ModelError, match="checkpoint_path is not a size of a model"):
+        load_base(path)
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "hf-hub:somebody/model"}, {"model": "local-dir:/tmp"}, {"model": "../deit_tiny_patch16_224"},
+        {"model": "no_such_model"}, {"model": None}, {"model": ["deit_tiny_patch16_224"]}, {"pretrained": True},
+        {"pretrained_cfg": {"file": "/etc/passwd"}}, {"pretrained_cfg_overlay": {}}, {"cache_dir": "/tmp"},
+        {"exportable": True}, {"block_fn": "os.system"}, {"weight_init": "jax"}, {"depth": 0}, {"depth": 10**9},
+        {"depth": 6.0}, {"depth": True}, {"embed_dim": 10**400}, {"num_heads": "4"}, {"embed_dim": 8192},
+        {"model": "resnet50"},
+    ],
+)  # fmt: skip
+def test_an_architecture_is_a_known_name_and_sizes(tmp_path, change, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("it went to the network"))
+    with pytest.raises(ModelError):
+        load_base(base_with(tmp_path / "base.safetensors", {**ARCHITECTURE, **change}))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "7", '"deit_tiny_patch16_224"'])
+def test_metadata_in_any_state_is_a_sentence(tmp_path, text):
+    for name in ("architecture", "preprocess"):
+        with pytest.raises(ModelError):
+            load_base(base_with(tmp_path / "base.safetensors", **{name: text}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 0},
+        {"image_size": 10**9},
+        {"mean": [0.5]},
+        {"mean": "abc"},
+        {"std": [1, 1, 0]},
+        {"std": [1, 1, 1e9]},
+    ],
+)
+def test_preprocessing_is_in_range(tmp_path, change):
+    preprocess = json.loads(read_tensors(PACKAGED)[1]["preprocess"])
+    with pytest.raises(ModelError):
+        load_base(base_with(tmp_path / "base.safetensors", preprocess={**preprocess, **change}))
+
+
+SHAPE = Shape(32, 8, 16, 10, (BlockShape(2, 8, 8, 32),), 0.35)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patch_size": 0}, {"patch_size": -8}, {"patch_size": 64}, {"embed": 10**9}, {"embed": 16.0}, {"classes": True},
+        {"blocks": None}, {"blocks": [{}]}, {"blocks": [7]}, {"blocks": [{"heads": -1, "qk": 1, "v": 1, "neurons": 1}]},
+        {"blocks": [{"heads": 1, "qk": 1, "v": 1, "neurons": 1}] * 2000}, {"scale": float("nan")}, {"scale": "1"},
+        {"pool": "max"}, {"distilled": 1}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_shape_in_any_state_is_a_sentence(change):
+    values = json.loads(SHAPE.to_json())
+    assert Shape.from_json(json.dumps(values)) == SHAPE
+    with pytest.raises(ModelError, match="not the shape of a model"):
+        Shape.from_json(json.dumps({**values, **change}))
+    for text in ("", "[]", "[" * 100_000):
+        with pytest.raises(ModelError):
+            Shape.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "broken", [torch.tensor([1, 2]), torch.tensor([1.0, float("nan")]), torch.tensor([float("inf")])]
+)
+def test_an_edge_model_holds_finite_numbers(tmp_path, broken):
+    path = tmp_path / "model.safetensors"
+    StoredModel(SHAPE, {"head.bias": torch.tensor(broken)}, "").write(path)
+    with pytest.raises(ModelError, match="finite floating numbers"):
+        StoredModel.read(path)
