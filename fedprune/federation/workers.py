@@ -8,9 +8,12 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import torch
 from flwr.app import Context, Message
@@ -23,6 +26,8 @@ from fedprune.core.text import describe
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, failure
 from fedprune.federation.logs import join_log, log_path
 
+START = 120.0  # seconds that imports may take
+PATIENCE = 0.5  # seconds between the end of a pipe and the end of its process
 MAX_ANSWER = 64 * 2**20  # bytes; a worker that sends more is ended
 
 logger = logging.getLogger(__name__)
@@ -30,13 +35,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Worker:
-    """A process that answers one message at a time; started when first needed, and again after its end."""
+    """A process that answers one message at a time; started when first needed, and again after its end.
+
+    A thread of its own talks to the process, for a pipe has no deadline: a worker that stops reading, or stops in the
+    middle of an answer, keeps nobody waiting longer than its time.
+    """
 
     client_app: str
+    answers: "SimpleQueue[Answered]"
     message: Message | None = None
     until: float | None = None
     pipe: Connection | None = None
     process: ForkServerProcess | None = field(default=None, repr=False)
+    talk: Thread | None = field(default=None, repr=False)
 
     def ask(self, message: Message, context: Context, timeout: float | None) -> None:
         """Hand over a message; the answer is due within `timeout` seconds of a started worker."""
@@ -45,25 +56,20 @@ class Worker:
         assert self.pipe is not None
         self.message = message
         self.until = None if timeout is None else time.monotonic() + timeout
-        try:
-            self.pipe.send_bytes(message_to_proto(message).SerializeToString())
-            self.pipe.send_bytes(context_to_proto(context).SerializeToString())
-        except OSError:
-            pass  # it has ended; reading its answer will say so
+        sent = (message_to_proto(message).SerializeToString(), context_to_proto(context).SerializeToString())
+        self.talk = Thread(target=self._exchange, args=(self.pipe, sent), daemon=True)
+        self.talk.start()
 
-    def answer(self) -> tuple[Message, Context | None]:
-        """Read the answer to the message in hand, or the error that stands for it."""
+    def answer(self, received: "Received") -> tuple[Message, Context | None]:
+        """Turn what came from the process into the answer to the message in hand, or the error that stands for it."""
         assert self.message is not None
-        assert self.pipe is not None
         message, self.message = self.message, None
-        try:
-            reply = self.pipe.recv_bytes(MAX_ANSWER)
-            context = self.pipe.recv_bytes(MAX_ANSWER)
-        except (EOFError, OSError) as error:
+        if isinstance(received, Exception):
             how = self.end()
             if how is None:
-                return failure(message, f"its answer cannot be received ({describe(error)})", RAISED), None
+                return failure(message, f"its answer cannot be received ({describe(received)})", RAISED), None
             return failure(message, f"its process ended ({how})", RAISED), None
+        reply, context = received
         try:
             return (
                 checked_reply(message, message_from_proto(MessageProto.FromString(reply))),
@@ -75,23 +81,40 @@ class Worker:
     def give_up(self, timeout: float | None) -> Message:
         """End the process, and return the error for the message that it was too slow for."""
         assert self.message is not None
+        assert self.process is not None
         message, self.message = self.message, None
+        self.process.kill()
         self.end()
         return failure(message, f"no answer within {timeout:g} s")
 
     def end(self) -> str | None:
         """End the process; return how it ended where it did so by itself."""
-        process, pipe, self.process, self.pipe = self.process, self.pipe, None, None
+        process, pipe, talk, self.process, self.pipe = self.process, self.pipe, self.talk, None, None
         if process is None or pipe is None:
             return None
-        pipe.close()
-        process.join(0.5)
+        if talk is not None and talk.is_alive():  # a pipe that is being read must not be closed under its reader
+            process.join(PATIENCE)
+            process.kill()
+            talk.join(PATIENCE)
+        if talk is None or not talk.is_alive():
+            pipe.close()
+        process.join(PATIENCE)
         code = process.exitcode
         if code is None:
             process.kill()
             process.join()
             return None
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _exchange(self, pipe: Connection, sent: tuple[bytes, bytes]) -> None:
+        received: Received
+        try:
+            for data in sent:
+                pipe.send_bytes(data)
+            received = (pipe.recv_bytes(MAX_ANSWER), pipe.recv_bytes(MAX_ANSWER))
+        except (EOFError, OSError) as error:
+            received = error
+        self.answers.put((self, pipe, received))
 
     def _start(self) -> None:
         server = multiprocessing.get_context("forkserver")
@@ -101,12 +124,24 @@ class Worker:
         self.process = server.Process(target=_work, args=work, daemon=True)
         self.process.start()
         theirs.close()
-        assert self.pipe is not None
-        self.pipe.poll(120)  # its first byte says that imports are over, which no device is to blame for
-        try:
-            self.pipe.recv_bytes(16)
-        except (EOFError, OSError):
-            logger.error("a worker process ended while it started")
+        # Its first bytes say that imports are over, which no device is to blame for.
+        ready = Thread(target=_read_ready, args=(self.pipe,), daemon=True)
+        ready.start()
+        ready.join(START)
+        if ready.is_alive():
+            logger.error("a worker process did not start within %g s", START)
+            self.process.kill()
+
+
+def _read_ready(pipe: Connection) -> None:
+    try:
+        pipe.recv_bytes(16)
+    except (EOFError, OSError):
+        logger.error("a worker process ended while it started")
+
+
+Received = tuple[bytes, bytes] | Exception
+Answered = tuple[Worker, Connection, Received]
 
 
 class WorkerGrid(LocalGrid):
@@ -114,7 +149,8 @@ class WorkerGrid(LocalGrid):
 
     def __init__(self, client_app: str, devices: int, workers: int) -> None:
         super().__init__(devices)
-        self.workers = [Worker(client_app) for _ in range(workers)]
+        self.answers: SimpleQueue[Answered] = SimpleQueue()
+        self.workers = [Worker(client_app, self.answers) for _ in range(workers)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Hand each free worker a message; hand on replies as they come; end a worker that takes too long."""
@@ -137,14 +173,15 @@ class WorkerGrid(LocalGrid):
     def _answers(self, busy: list[Worker], timeout: float | None) -> Iterator[Message]:
         deadlines = [worker.until for worker in busy if worker.until is not None]
         patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        ready = wait([worker.pipe for worker in busy if worker.pipe is not None], patience)
-        for worker in busy:
-            if worker.pipe in ready:
-                reply, context = worker.answer()
+        with suppress(Empty):
+            worker, pipe, received = self.answers.get(timeout=patience)
+            if pipe is worker.pipe and worker.message is not None:  # and not from a process that was given up
+                reply, context = worker.answer(received)
                 if context is not None:
                     self.contexts[reply.metadata.src_node_id] = context
                 yield reply
-            elif worker.until is not None and time.monotonic() >= worker.until:
+        for worker in busy:
+            if worker.message is not None and worker.until is not None and time.monotonic() >= worker.until:
                 yield worker.give_up(timeout)
 
 
