@@ -38,7 +38,7 @@ from fedprune.vit.branches import KINDS, Branch, quick, start
 from fedprune.vit.refit import solve, token_weights
 from fedprune.vit.shape import BlockKeep, BlockShape
 from fedprune.vit.stream import is_rotated, kept_stream
-from fedprune.vit.surgery import EdgeModel, cut
+from fedprune.vit.surgery import EdgeModel, cut, head_rows
 
 LAYERS = ("qkv", "proj", "fc1", "fc2", "head")
 ORDERS = ("sequential", "parallel")
@@ -225,6 +225,6 @@ def _rows(kind: str, shape: BlockShape, keep: BlockKeep) -> Tensor:
     """Return the rows of a base's `qkv` or `fc1` that an edge model keeps."""
     if kind == "mlp":
         return torch.from_numpy(keep.neurons)
-    qk, v = (np.ravel(keep.heads[:, None] * width + units) for width, units in ((shape.qk, keep.qk), (shape.v, keep.v)))
+    qk, v = head_rows(keep.heads, keep.qk, shape.qk), head_rows(keep.heads, keep.v, shape.v)
     inner = shape.heads * shape.qk
-    return torch.from_numpy(np.concatenate([qk, inner + qk, 2 * inner + v]))
+    return torch.cat([qk, inner + qk, 2 * inner + v])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedprune.tokens.state import Tokens
-from fedprune.vit.modules import fused_attention
+from fedprune.vit.modules import Attention, fused_attention, joined
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ def attend(attention: Any, normed: Tensor, tokens: Tokens, classified: bool, exp
             bias = bias.to(query.dtype).expand(-1, query.shape[1], query.shape[2], -1)
         mixed = fused_attention(query, key, value, attention.scale, bias)
     batch, count, _ = normed.shape
-    output = attention.proj(mixed.transpose(1, 2).reshape(batch, count, -1))
+    output = attention.proj(joined(attention, mixed.transpose(1, 2).reshape(batch, count, -1)))
     return Attended(output, query, key, value, float(attention.scale), bias, weights, classified, tokens.mask)
 
 
 def _split(attention: Any, normed: Tensor) -> tuple[Tensor, ...]:
     """Return queries, keys and values, each (batch, heads, tokens, width)."""
     heads, joint = attention.num_heads, attention.qkv(normed)
-    values = attention.proj.in_features
+    values = heads * attention.v_dim if isinstance(attention, Attention) else attention.proj.in_features
     keys = (joint.shape[-1] - values) // 2
     batch, count, _ = normed.shape
     return tuple(

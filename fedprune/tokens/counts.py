@@ -86,5 +86,5 @@ def traced_macs(model: ReducedModel, trace: Trace) -> NDArray[np.float64]:
 def _attention(block: BlockShape, embed: int, count: Any) -> Any:
     if not block.heads:
         return 0
-    widths = block.heads * (block.qk + block.v)
+    widths = block.queries + block.values
     return count * embed * 2 * widths + count * count * widths

@@ -90,7 +90,7 @@ def _block(shape: Shape, block: BlockShape, tensors: Mapping[str, Tensor]) -> Bl
     attention = perceptron = None
     if block.heads:
         qkv, proj = Linear(*pair("attn.qkv")), Linear(*pair("attn.proj"))
-        body = Attention(qkv, proj, block.heads, block.qk, block.v, shape.scale)
+        body = Attention(qkv, proj, block.heads, block.qk, block.v, shape.scale, block.widths)
         attention = (layer_norm(*pair("norm1")), body, gain("ls1"))
     if block.neurons:
         hidden = Mlp(Linear(*pair("mlp.fc1")), Linear(*pair("mlp.fc2")))
@@ -100,10 +100,10 @@ def _block(shape: Shape, block: BlockShape, tensors: Mapping[str, Tensor]) -> Bl
 
 def _block_sizes(shape: Shape, block: BlockShape) -> dict[str, Size]:
     sizes: dict[str, Size] = {}
-    embed, values = shape.embed, block.heads * block.v
+    embed, values = shape.embed, block.values
     if block.heads:
         sizes |= _pair("norm1", embed)
-        sizes |= _pair("attn.qkv", 2 * block.heads * block.qk + values, embed) | _pair("attn.proj", embed, values)
+        sizes |= _pair("attn.qkv", 2 * block.queries + values, embed) | _pair("attn.proj", embed, values)
         sizes |= {"ls1.gamma": (embed,)} if shape.layer_scale else {}
     if block.neurons:
         sizes |= _pair("norm2", embed)

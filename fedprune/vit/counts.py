@@ -27,6 +27,7 @@ class Widths:
         qk: (..., blocks)
         v: (..., blocks)
         neurons: (..., blocks)
+        missing: (..., blocks) dimensions by which a block's heads together fall short of its widest; 0 for equal heads.
     """
 
     embed: IntArray
@@ -34,13 +35,24 @@ class Widths:
     qk: IntArray
     v: IntArray
     neurons: IntArray
+    missing: IntArray | int = 0
+
+    @property
+    def queries(self) -> IntArray:
+        """Return (..., blocks) query dimensions of all heads together."""
+        return self.heads * self.qk - self.missing
+
+    @property
+    def values(self) -> IntArray:
+        """Return (..., blocks) value dimensions of all heads together."""
+        return self.heads * self.v - self.missing
 
     @classmethod
     def of(cls, shape: Shape) -> "Widths":
         """Return the widths of one shape."""
-        rows = [(block.heads, block.qk, block.v, block.neurons) for block in shape.blocks]
-        heads, qk, v, neurons = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-        return cls(np.int64(shape.embed), heads, qk, v, neurons)  # type: ignore[arg-type]
+        rows = [(block.heads, block.qk, block.v, block.neurons, block.missing) for block in shape.blocks]
+        heads, qk, v, neurons, missing = np.array(rows, dtype=np.int64).reshape(-1, 5).T
+        return cls(np.int64(shape.embed), heads, qk, v, neurons, missing)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,8 @@ def params(shape: Shape, widths: Widths) -> IntArray:
     patch = 3 * shape.patch_size**2 + 1
     outside = embed * (patch + shape.prefix_tokens + positions + 2) + classifiers  # 2: the final norm
     around = blocks * (2 + 1 + shape.layer_scale)  # a branch's norm, output bias and gain
-    inner = widths.heads * (2 * widths.qk + widths.v)
-    attention = (blocks + 1) * inner + blocks * widths.heads * widths.v + around * (widths.heads > 0)
+    inner = 2 * widths.queries + widths.values
+    attention = (blocks + 1) * inner + blocks * widths.values + around * (widths.heads > 0)
     mlp = (2 * blocks + 1) * widths.neurons + around * (widths.neurons > 0)
     return np.asarray(outside + (attention + mlp).sum(-1))
 
@@ -85,8 +97,8 @@ def macs(shape: Shape, widths: Widths) -> IntArray:
     """Return (...) multiply-accumulates of one image."""
     embed, blocks, tokens = widths.embed, widths.embed[..., None], shape.tokens
     outside = embed * (shape.patches * 3 * shape.patch_size**2 + (1 + shape.distilled) * shape.classes)
-    projections = tokens * blocks * widths.heads * (2 * widths.qk + 2 * widths.v)
-    products = tokens**2 * widths.heads * (widths.qk + widths.v)
+    projections = 2 * tokens * blocks * (widths.queries + widths.values)
+    products = tokens**2 * (widths.queries + widths.values)
     mlp = 2 * tokens * blocks * widths.neurons
     return np.asarray(outside + (projections + products + mlp).sum(-1))
 
@@ -109,7 +121,7 @@ def memory(shape: Shape, widths: Widths) -> IntArray:
     matrix, or the hidden layer of the MLP, whichever is larger. What a runtime takes for itself is not in it.
     """
     tokens = shape.tokens
-    attention = tokens * widths.heads * (2 * widths.qk + widths.v) + tokens**2 * widths.heads
+    attention = tokens * (2 * widths.queries + widths.values) + tokens**2 * widths.heads
     branches = np.maximum(attention, tokens * widths.neurons)
     peak = tokens * widths.embed + branches.max(-1, initial=0)
     return np.asarray(BYTES * (params(shape, widths) + peak))
@@ -121,7 +133,11 @@ def count_params(shape: Shape) -> int:
 
 
 def count_macs(shape: Shape) -> int:
-    """Return the multiply-accumulates of one image, equal to half of torch's FlopCounter with fused attention off."""
+    """Return the multiply-accumulates of one image, equal to half of torch's FlopCounter with fused attention off.
+
+    Heads of different widths count with their own, as surgery leaves them; that a kernel computes them side by side,
+    filled up with zeros, counts no more than the padding of queries to the width of values does.
+    """
     return int(macs(shape, Widths.of(shape)))
 
 

@@ -73,12 +73,13 @@ def _read_block(vit: Any, block: Any, index: int) -> BlockShape:
     where = f"block {index}"
     _require(vit, type(block) in (TimmBlock, Block), f"{where} is a {type(block).__name__}")
     heads = qk = v = neurons = 0
+    widths: tuple[int, ...] = ()
     if (attention := block.attn) is not None:
         _require(vit, _plain_norm(block.norm1), f"the first norm of {where} is not a LayerNorm with bias")
         _require(
             vit, _plain_attention(attention), f"the attention of {where} is a {type(attention).__name__} with extras"
         )
-        heads = attention.num_heads
+        heads, widths = attention.num_heads, getattr(attention, "widths", ())
         qk, v = (
             (attention.qk_dim, attention.v_dim)
             if isinstance(attention, Attention)
@@ -88,7 +89,7 @@ def _read_block(vit: Any, block: Any, index: int) -> BlockShape:
         _require(vit, _plain_norm(block.norm2), f"the second norm of {where} is not a LayerNorm with bias")
         _require(vit, _plain_mlp(mlp), f"the MLP of {where} is a {type(mlp).__name__} with extras")
         neurons = mlp.fc1.out_features
-    return BlockShape(heads, qk, v, neurons)
+    return BlockShape(heads, qk, v, neurons, widths)
 
 
 def _scale(attention: Any) -> float:

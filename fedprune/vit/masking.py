@@ -64,8 +64,8 @@ def _mask_block(block: Any, shape: BlockShape, keep: BlockKeep | None, stream: T
         return
     qk, v = torch.zeros(2, shape.heads, shape.qk, dtype=stream.dtype)
     for row, head in enumerate(keep.heads.tolist()):
-        qk[head, torch.as_tensor(keep.qk[row])] = 1
-        v[head, torch.as_tensor(keep.v[row])] = 1
+        qk[head, torch.as_tensor(keep.qk[row][keep.qk[row] >= 0])] = 1
+        v[head, torch.as_tensor(keep.v[row][keep.v[row] >= 0])] = 1
     rows = torch.cat((qk.flatten(), qk.flatten(), v.flatten()))
     block.attn.qkv.weight.mul_(rows[:, None])
     block.attn.qkv.bias.mul_(rows)

@@ -79,19 +79,55 @@ def fused_attention(
     return mixed[..., :width] if gap > 0 else mixed
 
 
+class RaggedLinear(nn.Linear):
+    """A Linear whose outputs are laid out in heads of one width: zeros fill up the heads that are narrower.
+
+    The weights hold only what is there. A zero query or key dimension adds nothing to a score, a zero value nothing.
+    """
+
+    def __init__(self, layer: nn.Linear, slots: Tensor, width: int) -> None:
+        """Take the weights of `layer`, and at which of `width` outputs each of its rows stands."""
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        source = torch.full((width,), len(slots))
+        source[slots] = torch.arange(len(slots))
+        self.register_buffer("source", source, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., inputs) to (..., width)."""
+        return F.pad(super().forward(x), (0, 1)).index_select(-1, self.get_buffer("source"))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention whose query-key width and value width may differ, with an explicit scale.
 
     The softmax scale is the base's whatever the widths become: deriving it from a pruned width would change the
     function. State-dict keys are those of timm's attention; rows of `qkv` are all queries, all keys, all values,
-    head by head.
+    head by head. Where heads differ in width, weights are as narrow as the heads; only the product of queries, keys
+    and values runs over heads filled up to the widest.
+
+    Args:
+        qkv: The projections of all heads.
+        proj: What reads the heads.
+        heads: Number of heads.
+        qk: Query-key width, or that of the widest head.
+        v: Value width, or that of the widest head.
+        scale: Softmax scale.
+        widths: Each head's own width, of queries, keys and values alike; empty where heads are equal.
     """
 
-    def __init__(self, qkv: nn.Linear, proj: nn.Linear, heads: int, qk: int, v: int, scale: float) -> None:
+    def __init__(
+        self, qkv: nn.Linear, proj: nn.Linear, heads: int, qk: int, v: int, scale: float, widths: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.num_heads, self.qk_dim, self.v_dim, self.scale = heads, qk, v, scale
+        self.num_heads, self.qk_dim, self.v_dim, self.scale, self.widths = heads, qk, v, scale, widths
         self.fused_attn = True
         self.qkv, self.proj = qkv, proj
+        if widths:
+            slots = torch.cat([head * qk + torch.arange(width) for head, width in enumerate(widths)])
+            self.register_buffer("slots", slots, persistent=False)
+            self.qkv = RaggedLinear(qkv, torch.cat([part * heads * qk + slots for part in range(3)]), 3 * heads * qk)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend over (batch, tokens, embed) and return the same size; the mask is boolean or added to the scores."""
@@ -106,7 +142,8 @@ class Attention(nn.Module):
         else:
             mixed = self._explicit(query, key, value, attn_mask, is_causal)
         mixed = mixed.transpose(1, 2)
-        return self.proj(mixed.reshape(batch, tokens, self.num_heads * self.v_dim))  # type: ignore[no-any-return]
+        mixed = joined(self, mixed.reshape(batch, tokens, self.num_heads * self.v_dim))
+        return self.proj(mixed)  # type: ignore[no-any-return]
 
     def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         scores = (query * self.scale) @ key.transpose(-2, -1)
@@ -115,6 +152,11 @@ class Attention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         return scores.softmax(dim=-1) @ value
+
+
+def joined(attention: nn.Module, mixed: Tensor) -> Tensor:
+    """Return what `proj` reads of (batch, tokens, heads x widest) mixed values: no filled-up dimensions."""
+    return mixed.index_select(-1, attention.get_buffer("slots")) if getattr(attention, "widths", ()) else mixed
 
 
 @contextmanager

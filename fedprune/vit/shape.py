@@ -20,15 +20,32 @@ class BlockShape:
 
     Attributes:
         heads: Attention heads.
-        qk: Query-key width of each head.
-        v: Value width of each head.
+        qk: Query-key width of each head, or of the widest.
+        v: Value width of each head, or of the widest.
         neurons: Hidden neurons of the MLP.
+        widths: Where heads differ: each head's own width, of its queries, keys and values alike.
     """
 
     heads: int
     qk: int
     v: int
     neurons: int
+    widths: tuple[int, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """Dimensions by which all heads together fall short of the widest."""
+        return self.heads * self.qk - sum(self.widths) if self.widths else 0
+
+    @property
+    def queries(self) -> int:
+        """Query dimensions of all heads together."""
+        return self.heads * self.qk - self.missing
+
+    @property
+    def values(self) -> int:
+        """Value dimensions of all heads together."""
+        return self.heads * self.v - self.missing
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,11 @@ class Shape:
 
     def to_json(self) -> str:
         """Return the shape as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        for block in values["blocks"]:
+            if not block["widths"]:
+                del block["widths"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Shape":
@@ -89,7 +110,9 @@ class Shape:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            blocks = tuple(BlockShape(**block) for block in values.pop("blocks"))
+            blocks = tuple(
+                BlockShape(**{**block, "widths": tuple(block.get("widths", ()))}) for block in values.pop("blocks")
+            )
             shape = cls(**values, blocks=blocks)
             _check_widths(shape)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -105,7 +128,8 @@ def _check_widths(shape: Shape) -> None:
     """
     widths = [(name, getattr(shape, name), 1) for name in ("image_size", "patch_size", "embed", "classes")]
     widths += [("prefix_tokens", shape.prefix_tokens, 0)]
-    widths += [(name, width, 0) for block in shape.blocks for name, width in asdict(block).items()]
+    widths += [(name, getattr(block, name), 0) for block in shape.blocks for name in ("heads", "qk", "v", "neurons")]
+    widths += [("a head's width", width, 1) for block in shape.blocks for width in block.widths]
     for name, width, smallest in widths:
         if type(width) is not int or not smallest <= width <= MAX_WIDTH:
             raise ValueError(f"{name} is not a whole number between {smallest} and {MAX_WIDTH}")
@@ -116,6 +140,9 @@ def _check_widths(shape: Shape) -> None:
     flags = (shape.distilled, shape.layer_scale, shape.fc_norm, shape.position_prefix)
     if any(type(flag) is not bool for flag in flags):
         raise ValueError("a flag is neither true nor false")
+    for block in shape.blocks:
+        if block.widths and (len(block.widths) != block.heads or not block.qk == block.v == max(block.widths)):
+            raise ValueError("the widths of a block's heads do not fit the block")
 
 
 @dataclass(frozen=True)
@@ -125,7 +152,8 @@ class BlockKeep:
     Attributes:
         block: Index of the block in the base.
         heads: Kept heads, ascending.
-        qk: (heads, width) kept query-key dimensions of each kept head, ascending in a row.
+        qk: (heads, width) kept query-key dimensions of each kept head, ascending in a row. Where heads differ in width,
+            -1 fills up the rows of the narrower ones, and `v` is the same.
         v: (heads, width) kept value dimensions of each kept head.
         neurons: Kept MLP neurons.
     """

@@ -135,11 +135,21 @@ def _block_shape(base: BlockShape, keep: BlockKeep) -> BlockShape:
     if not heads:
         return BlockShape(0, 0, 0, len(keep.neurons))
     _check_units(f"heads {where}", keep.heads, base.heads)
+    ragged = bool((keep.qk < 0).any() or (keep.v < 0).any())
+    if ragged and not np.array_equal(keep.qk, keep.v):
+        raise ModelError(f"Heads {where} differ in width, so their query-key and value dimensions must be the same.")
     for name, units, width in (("query-key", keep.qk, base.qk), ("value", keep.v, base.v)):
         if units.ndim != 2 or len(units) != heads:
             raise ModelError(f"The kept {name} dimensions {where} must have one row for each of its {heads} heads.")
-        _check_units(f"{name} dimensions {where}", units, width)
-    return BlockShape(heads, keep.qk.shape[1], keep.v.shape[1], len(keep.neurons))
+        for row in _filled(units) if ragged else [units]:
+            _check_units(f"{name} dimensions {where}", row, width)
+    widths = tuple(len(row) for row in _filled(keep.qk)) if ragged else ()
+    return BlockShape(heads, keep.qk.shape[1], keep.v.shape[1], len(keep.neurons), widths)
+
+
+def _filled(units: IntArray) -> list[IntArray]:
+    """Return each head's own dimensions."""
+    return [row[row >= 0] for row in units]
 
 
 def _check_units(what: str, units: IntArray, width: int) -> None:
@@ -175,7 +185,7 @@ def _cut_tensors(base: Base, keep: Keep, shape: Shape) -> dict[str, Tensor]:
 def _cut_block(source: Any, base: BlockShape, keep: BlockKeep, embed: Tensor) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     if len(keep.heads):
-        qk, v = _rows(keep.heads, keep.qk, base.qk), _rows(keep.heads, keep.v, base.v)
+        qk, v = head_rows(keep.heads, keep.qk, base.qk), head_rows(keep.heads, keep.v, base.v)
         keys, values = base.heads * base.qk, 2 * base.heads * base.qk  # where the keys and the values start
         tensors |= _norm("norm1", source.norm1, embed, source.attn.qkv.weight) | _gain("ls1", source.ls1, embed)
         tensors |= _linear("attn.qkv", source.attn.qkv, torch.cat((qk, keys + qk, values + v)), embed)
@@ -188,9 +198,9 @@ def _cut_block(source: Any, base: BlockShape, keep: BlockKeep, embed: Tensor) ->
     return tensors
 
 
-def _rows(heads: IntArray, dimensions: IntArray, width: int) -> Tensor:
+def head_rows(heads: IntArray, dimensions: IntArray, width: int) -> Tensor:
     """Return rows of the kept dimensions in a projection that stacks the base's heads."""
-    return torch.as_tensor(np.ravel(heads[:, None] * width + dimensions))
+    return torch.as_tensor((heads[:, None] * width + dimensions)[dimensions >= 0])
 
 
 def _linear(name: str, layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:

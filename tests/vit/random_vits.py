@@ -50,7 +50,7 @@ def images(count=3, seed=1, size=8):
 
 
 def random_keep(shape: Shape, rng: np.random.Generator) -> Keep:
-    """Draw units in all seven dimensions; about one branch in eight is gone."""
+    """Draw units in all seven dimensions; about one branch in eight is gone, in one block of four heads differ."""
 
     def some(width, least=1):
         return np.sort(rng.choice(width, rng.integers(least, width + 1), replace=False))
@@ -59,12 +59,19 @@ def random_keep(shape: Shape, rng: np.random.Generator) -> Keep:
         count = rng.integers(1, width + 1)
         return np.array([np.sort(rng.choice(width, count, replace=False)) for _ in range(heads)]).reshape(heads, count)
 
+    def ragged(heads, width):
+        drawn = [some(width) for _ in range(heads)]
+        widest = max(map(len, drawn), default=1)
+        return np.array([np.pad(row, (0, widest - len(row)), constant_values=-1) for row in drawn]).reshape(heads, -1)
+
     blocks = []
     for index in some(len(shape.blocks)).tolist():
         block = shape.blocks[index]
         heads = some(block.heads) if rng.random() > 1 / 8 else np.arange(0)
         neurons = some(block.neurons) if rng.random() > 1 / 8 else np.arange(0)
         qk, v = rows(len(heads), block.qk), rows(len(heads), block.v)
+        if rng.random() < 1 / 4 and len(heads):
+            qk = v = ragged(len(heads), block.qk)
         blocks.append(BlockKeep(index, heads, qk, v, neurons))
     return Keep(some(shape.embed, 2), some(shape.classes), tuple(blocks))
 
@@ -117,8 +124,8 @@ def masked_attention(attention, normed, units, shape):
     heads[torch.as_tensor(units.heads)] = 1
     for_qk, for_v = (torch.zeros(shape.heads, 1, shape.qk, dtype=torch.float64) for _ in range(2))
     for row, head in enumerate(units.heads.tolist()):
-        for_qk[head, 0, torch.as_tensor(units.qk[row])] = 1
-        for_v[head, 0, torch.as_tensor(units.v[row])] = 1
+        for_qk[head, 0, torch.as_tensor([unit for unit in units.qk[row] if unit >= 0])] = 1
+        for_v[head, 0, torch.as_tensor([unit for unit in units.v[row] if unit >= 0])] = 1
     scores = (query * for_qk) @ (key * for_qk).transpose(-1, -2) * attention.scale
     mixed = scores.softmax(-1) @ (value * for_v) * heads[:, None, None]
     return attention.proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
