@@ -1,8 +1,8 @@
 """The two importances of TAP-ViTs, as its authors' code of May 2025 computes them: of neurons, and of layers.
 
-All units of a layer go through one batched expression. Measured on DeiT-Tiny (12 x (768 + 192) units, 224 pixels) neuron
-importance costs about five forward passes an image and the layers' responses twelve: at 27 ms a pass of one core, five
-minutes for the 640 images of the released code.
+All units of a layer go through one batched expression. An image on DeiT-Tiny (12 x (768 + 192) units, 224 pixels) costs
+about five forward passes for neurons and twelve for layers: five minutes of one core for the 640 images of the
+released code, at 27 ms a pass.
 """
 
 from collections.abc import Iterator

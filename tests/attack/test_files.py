@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,11 +101,15 @@ SHAPE = Shape(32, 8, 16, 10, (BlockShape(2, 8, 8, 32),), 0.35)
         {"blocks": None}, {"blocks": [{}]}, {"blocks": [7]}, {"blocks": [{"heads": -1, "qk": 1, "v": 1, "neurons": 1}]},
         {"blocks": [{"heads": 1, "qk": 1, "v": 1, "neurons": 1}] * 2000}, {"scale": float("nan")}, {"scale": "1"},
         {"pool": "max"}, {"distilled": 1}, {"more": 1},
+        *({"blocks": [{"heads": 2, "qk": 8, "v": 8, "neurons": 32, "widths": widths}]}
+          for widths in ([8], [8, 9], [7, 7], [8, 0], [8, 1.0], [8, "1"], 8)),
     ],
 )  # fmt: skip
 def test_a_shape_in_any_state_is_a_sentence(change):
     values = json.loads(SHAPE.to_json())
     assert Shape.from_json(json.dumps(values)) == SHAPE
+    ragged = replace(SHAPE, blocks=(BlockShape(2, 8, 8, 32, (3, 8)),))
+    assert Shape.from_json(ragged.to_json()) == ragged
     with pytest.raises(ModelError, match="not the shape of a model"):
         Shape.from_json(json.dumps({**values, **change}))
     for text in ("", "[]", "[" * 100_000):
