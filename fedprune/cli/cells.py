@@ -31,8 +31,10 @@ def show_status(sweep: Sweep, in_full: bool) -> list[CellStatus]:
     if counts["done"] < len(statuses):
         console.print(f"estimated time left: {_time_left(statuses)}, one cell after the other", highlight=False)
     for status in statuses:
-        if status.state == "failed":
-            console.print(f"failed: {status.cell.config.title()}: {status.reason}", highlight=False, markup=False)
+        if status.state in ("failed", "changed"):
+            console.print(
+                f"{status.state}: {status.cell.config.title()}: {status.reason}", highlight=False, markup=False
+            )
     return statuses
 
 

@@ -68,6 +68,12 @@ class ImageFolder(DataSource):
             sets.append(images_in(paths, labels, side, root / folder))
         return dataset_of("image_folder", sets[0], sets[1], classes)
 
+    def files(self) -> list[Path]:
+        """Return the image files, which the images follow from."""
+        root = Path(self.root or ".").expanduser()
+        splits = [self._files(root / folder) for folder in (self.train_folder, self.test_folder)]
+        return [path for split in splits for paths in split.values() for path in paths]
+
     def _files(self, folder: Path) -> dict[str, list[Path]]:
         """Return the image files of each class in `folder`, both in natural order."""
         if not folder.is_dir():

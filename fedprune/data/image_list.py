@@ -60,6 +60,11 @@ class ImageList(DataSource):
             classes,
         )
 
+    def files(self) -> list[Path]:
+        """Return the lists and the image files that they name."""
+        lists = [Path(self.root or ".").expanduser() / name for name in (self.train_list, self.test_list)]
+        return [*lists, *(path for each in lists for path in self._read(each)[0])]
+
     def _read(self, path: Path) -> tuple[list[Path], Column]:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:

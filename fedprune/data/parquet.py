@@ -75,12 +75,20 @@ class Parquet(DataSource):
         """Return the named sub-tasks: here, the classes of each coarse class."""
         return train.members(labels)
 
-    def _read(self, file: str, split: str, columns: Columns) -> Table:
-        shelf = os.environ.get(ROOT_VARIABLE)
+    def files(self) -> list[Path]:
+        """Return the local files that are read; none where the data set comes from the hub."""
+        folder = self._folder()
+        return [] if folder is None else [*find_files(folder, self.train_file), *find_files(folder, self.test_file)]
+
+    def _folder(self) -> Path | None:
         if self.root is not None:
-            return read_local(find_files(Path(self.root).expanduser(), file), columns)
-        if shelf and self.folder:
-            return read_local(find_files(Path(shelf).expanduser() / self.folder, file), columns)
+            return Path(self.root).expanduser()
+        shelf = os.environ.get(ROOT_VARIABLE)
+        return Path(shelf).expanduser() / self.folder if shelf and self.folder else None
+
+    def _read(self, file: str, split: str, columns: Columns) -> Table:
+        if (folder := self._folder()) is not None:
+            return read_local(find_files(folder, file), columns)
         if self.hub is not None:
             return read_hub(self.hub, split, columns)
         other = (

@@ -137,6 +137,10 @@ class VirtualClock(Clock):
                 "clock.deadline and clock.wanted must not be negative, clock.over_selection must be at least 1"
             )
 
+    def files(self) -> list[Path]:
+        """Return the trace file, if it is not the package's."""
+        return [] if self.traces == "synthetic" else [Path(self.traces)]
+
     def timeline(self, devices: int, seed: int) -> Timeline | None:
         """Deal traces to devices and choose whom to ask.
 

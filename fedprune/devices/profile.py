@@ -81,13 +81,18 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def profile_file(name: str) -> Path:
+    """Return the file of a profile given by name or by path."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+
+
 def load_profile(name: str) -> DeviceProfile:
     """Load a shipped profile by name, or any by the path of its YAML file.
 
     Raises:
         ConfigError: there is no such profile, or the file does not hold one.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    path = profile_file(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,13 +1,14 @@
 """Budgets that follow from what devices are: memory and time by device profile."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedprune.core.random import stream
 from fedprune.core.registry import register
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import Budgets
 from fedprune.devices.latency import LatencyModel
-from fedprune.devices.profile import DeviceProfile, load_profile
+from fedprune.devices.profile import DeviceProfile, load_profile, profile_file
 from fedprune.vit.shape import Shape
 
 
@@ -38,6 +39,10 @@ class Profiled(Budgets):
             raise ValueError("milliseconds must be above 0.")
         if self.memory_share is not None and not 0 < self.memory_share <= 1:
             raise ValueError("memory_share is above 0 and at most 1, or null.")
+
+    def files(self) -> list[Path]:
+        """Return the profiles' files."""
+        return [profile_file(name) for name in self.profiles]
 
     def assign(self, shape: Shape, devices: int, seed: int) -> list[Budget]:
         """Deal the profiles and return each device's limits."""

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +60,19 @@ class Record:
         return [int(device) for device in self.devices.loc[self.devices["status"] == "ok", "device"]]
 
     @property
+    def finished(self) -> datetime:
+        """When the run was finished."""
+        said = self.values.get("finished")
+        if said is not None:
+            return datetime.fromisoformat(said)
+        return datetime.fromtimestamp((self.folder / "record.json").stat().st_mtime, UTC)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a device failed, and is asked again should the run be started again."""
+        return bool((self.devices["status"] == "failed").any())
+
+    @property
     def delta(self) -> float:
         """Delta of the guarantee that devices were asked for: the configuration's, whatever devices say."""
         return float(getattr(self.config.mechanism, "delta", DELTA))
@@ -84,7 +98,12 @@ class Record:
 
 
 def write_record(
-    folder: Path, config: RunConfig, rows: Sequence[DeviceRow], ledger: Sequence[Mapping[str, Any]], seconds: float
+    folder: Path,
+    config: RunConfig,
+    made_from: Mapping[str, str],
+    rows: Sequence[DeviceRow],
+    ledger: Sequence[Mapping[str, Any]],
+    seconds: float,
 ) -> Record:
     """Write all of a run's files, `record.json` last, and read them back.
 
@@ -99,6 +118,9 @@ def write_record(
     values = {
         "schema_version": SCHEMA_VERSION,
         "run": config.identity(),
+        "identity": content_hash(config.identity(), made_from),
+        "made_from": dict(made_from),
+        "finished": datetime.now(UTC).isoformat(),
         "title": config.title(),
         "digest": digest_of(config, plain, ledger),
         "devices": {str(status): int(count) for status, count in statuses.items()},

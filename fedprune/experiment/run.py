@@ -13,28 +13,48 @@ from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_json
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.journal import Journal
+from fedprune.experiment.provenance import (
+    Hashes,
+    changed_sentence,
+    changes,
+    contents,
+    provenance,
+    run_folder,
+    write_provenance,
+)
 from fedprune.experiment.record import CONFIG, Record, is_finished, note_failure, read_record, write_record
 from fedprune.federation.logs import FORMAT
 from fedprune.federation.strategy import EdgeModels
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.server import Server
-from fedprune.protocol.setup import open_world
+from fedprune.protocol.setup import Setup, World, open_world
+
+_loaded: dict[Setup, Hashes] = {}  # what the worlds that stay loaded were loaded from
 
 
-def execute(config: RunConfig, listener: Observer) -> Record:
+def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Record:
     """Run `config`, or go on where an earlier try was cut off, or return the record that is already there.
 
+    Devices that failed in an earlier try are asked again.
+
+    Args:
+        config: The run's configuration.
+        listener: Told what happens.
+        force: Whether to run afresh, in a new folder, where the run that is there was made from something else.
+
     Raises:
-        FedpruneError: the run cannot be done, with what to change; no record is written then.
+        FedpruneError: the run cannot be done, or was made from something else, with what to change; no record is
+            written then.
     """
-    folder = config.folder
-    if is_finished(folder):
-        return read_record(folder)
+    now = provenance(config)
+    folder = run_folder(config, now, fresh=force)
+    if is_finished(folder) and not (record := read_record(folder)).failed:
+        return record
     lock = FileLock(folder / ".lock")  # the system lets go of it when its holder dies
     try:
         with lock.acquire(timeout=0), log_file(folder / "run.log"):
             write_json(folder / CONFIG, config.to_dict())
-            return _execute(config, folder, listener)
+            return _execute(config, folder, now, listener)
     except Timeout as error:
         raise FedpruneError(f"Another process is working on {folder}. Wait for it, or change the seed.") from error
     except FedpruneError as error:
@@ -64,17 +84,31 @@ def log_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _execute(config: RunConfig, folder: Path, listener: Observer) -> Record:
+def _execute(config: RunConfig, folder: Path, now: Hashes, listener: Observer) -> Record:
     start = time.perf_counter()
     torch.set_num_threads(config.threads)
+    world = _open(config.setup(), now)
+    now = {**now, **contents(world)}
+    if changed := changes(folder, now):
+        raise FedpruneError(changed_sentence(folder, changed))
+    write_provenance(folder, now)
+    (folder / "record.json").unlink(missing_ok=True)  # of a try in which devices failed
     journal = Journal(folder, config.save_models, listener)
-    server = Server(open_world(config.setup()), config.server_options())
+    server = Server(world, config.server_options())
     timeline = config.clock.timeline(len(server.world.partition.shards), config.seed)
     strategy = EdgeModels(server, journal, timeline)
     config.engine.run(strategy, len(strategy.rows))
     ledger = [entry for device in sorted(journal.ledger) for entry in journal.ledger[device]]
     (folder / "failure.txt").unlink(missing_ok=True)
-    return write_record(folder, config, list(strategy.rows.values()), ledger, time.perf_counter() - start)
+    return write_record(folder, config, now, list(strategy.rows.values()), ledger, time.perf_counter() - start)
+
+
+def _open(setup: Setup, now: Hashes) -> World:
+    """Return this process's world, loaded again where files have changed since it was loaded."""
+    if _loaded.setdefault(setup, now) != now:
+        open_world.cache_clear()
+        _loaded[setup] = now
+    return open_world(setup)
 
 
 def status_line(record: Record) -> str:

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
 from fedprune.core.errors import ConfigError
 from fedprune.devices.clock import NoClock
+from fedprune.experiment.provenance import changes_since
 from fedprune.experiment.record import Record, is_finished, read_record
 from fedprune.study.metrics import Metric
 from fedprune.study.statistics import Seeded
@@ -45,15 +47,19 @@ class Reading:
 def collect(readings: Sequence[Reading]) -> pd.DataFrame:
     """Read every number; returns one row a reading, `value` NaN where the run is not finished.
 
+    A run that was made from other files or code than those that are there now counts as not finished.
+
     Raises:
         ConfigError: a cell is planned twice, or no run has a column that is asked for.
     """
     records: dict[str, Record | None] = {}
+    known: dict[Any, dict[str, str]] = {}
     rows = []
     for reading in readings:
         folder = reading.cell.folder
         if str(folder) not in records:
-            records[str(folder)] = read_record(folder) if is_finished(folder) else None
+            counts = is_finished(folder) and not changes_since(folder, reading.cell.config, known)
+            records[str(folder)] = read_record(folder) if counts else None
         rows.append(_read(reading, records[str(folder)]))
     _refuse_unknown_columns(readings, [record for record in records.values() if record is not None])
     frame = pd.DataFrame(rows, columns=list(COLUMNS))

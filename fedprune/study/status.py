@@ -4,13 +4,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fedprune.experiment.provenance import changed_sentence, changes_since
 from fedprune.experiment.record import is_finished
 from fedprune.study.sweep import Cell
 
-STATES = ("done", "running", "begun", "failed", "missing")
+STATES = ("done", "running", "begun", "failed", "changed", "missing")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class CellStatus:
     Attributes:
         cell: The cell.
         state: `done`, `running` (another process works on it), `begun` (cut off, goes on from its finished devices),
-            `failed` (with the reason) or `missing`.
+            `failed` (with the reason), `changed` (what it was made from is not what is there now) or `missing`.
         reason: Why it failed.
         seconds: What it took, where it is done.
         devices: Devices whose rows are finished, where it is begun.
@@ -35,11 +37,14 @@ class CellStatus:
 
 def status_of(cells: Iterable[Cell]) -> list[CellStatus]:
     """Look at every cell's folder."""
-    return [_look(cell) for cell in cells]
+    known: dict[Any, dict[str, str]] = {}
+    return [_look(cell, known) for cell in cells]
 
 
-def _look(cell: Cell) -> CellStatus:
+def _look(cell: Cell, known: dict[Any, dict[str, str]]) -> CellStatus:
     folder = cell.folder
+    if changed := changes_since(folder, cell.config, known):
+        return CellStatus(cell, "changed", reason=changed_sentence(folder, changed))
     if is_finished(folder):
         seconds = json.loads((folder / "record.json").read_text(encoding="utf-8"))["seconds"]
         return CellStatus(cell, "done", seconds=float(seconds))

@@ -21,6 +21,7 @@ from typing import Any
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.compose import compose, config_folder, expand
 from fedprune.experiment.config import RunConfig
+from fedprune.experiment.provenance import newest_folder
 from fedprune.study.names import read_yaml
 
 Settings = Mapping[str, Any]
@@ -40,8 +41,8 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Folder of the run."""
-        return self.config.folder
+        """Folder of the run, the newest where there are several."""
+        return newest_folder(self.config)
 
 
 @dataclass(frozen=True)

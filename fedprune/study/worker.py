@@ -17,6 +17,7 @@ from types import TracebackType
 from fedprune.core.errors import FedpruneError
 from fedprune.experiment.compose import register_options
 from fedprune.experiment.config import RunConfig
+from fedprune.experiment.provenance import newest_folder
 from fedprune.experiment.record import note_failure, note_reason
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
@@ -122,7 +123,7 @@ def _run(line: str) -> Outcome:
         return Outcome("failed", str(error))
     except Exception as error:  # a fault of ours: the other cells go on, and the log has the traceback
         traceback.print_exc()
-        note_failure(config.folder, error)
+        note_failure(newest_folder(config), error)
         return Outcome("failed", f"{type(error).__name__}: {error}")
     return Outcome("done", seconds=float(record.values["seconds"]))
 

@@ -36,6 +36,10 @@ class GlyphBase(BaseSource):
         """Return that of the packaged model."""
         return ARCHITECTURE
 
+    def files(self) -> list[Path]:
+        """Return the packaged weights."""
+        return [PACKAGED]
+
     def load(self, public: PublicImages, cache: Path) -> Base:
         """Load the packaged weights.
 

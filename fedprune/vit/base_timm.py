@@ -107,6 +107,11 @@ class TimmBase(BaseSource):
         head_fits = classes == settings["num_classes"]
         return Loaded(model, {"model": self.model, **arguments}, Preprocess(side, mean, std), head_fits)
 
+    def files(self) -> list[Path]:
+        """Return the local weights, if it is them that are loaded."""
+        path = self._local_file()
+        return [path] if path else []
+
     def _create(self, arguments: dict[str, Any], overlay: dict[str, Any], seed: int, path: Path | None) -> nn.Module:
         from huggingface_hub.errors import HfHubHTTPError
 

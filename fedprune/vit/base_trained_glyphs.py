@@ -28,6 +28,10 @@ class TrainedGlyphBase(BaseSource):
         """Return that of the packaged model."""
         return ARCHITECTURE
 
+    def files(self) -> list[Path]:
+        """Return the packaged weights."""
+        return [PACKAGED]
+
     def load(self, public: PublicImages, cache: Path) -> Base:
         """Return the fine-tuned base, after training it where the cache does not hold it."""
         architecture: Architecture = {**ARCHITECTURE, "num_classes": len(public.classes)}
