@@ -113,7 +113,7 @@ class RunConfig:
         values = {key: value for key, value in self.to_dict().items() if key not in OUTSIDE_IDENTITY}
         if isinstance(self.clock, NoClock):
             del values["clock"]
-        if isinstance(self.tokens, NoReduction):  # then there is nothing to split
+        if isinstance(self.tokens, NoReduction) and self.tokens.train != "all":  # nothing to split and to train
             del values["tokens"], values["splitting"]
         if isinstance(self.personal, NoPersonal):
             del values["personal"]

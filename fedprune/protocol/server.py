@@ -1,12 +1,11 @@
 """What the server does: check reports, choose proxy sets, derive one edge model a device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedprune.core.random import stream, stream_seed
 from fedprune.data.images import IntArray
@@ -21,7 +20,7 @@ from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.none import NoReduction
 from fedprune.tokens.reducer import Reducer
-from fedprune.tokens.training import Public, trained_parameters
+from fedprune.tokens.training import Public, Trained, trained
 from fedprune.vit.surgery import EdgeModel
 
 
@@ -77,7 +76,7 @@ class Server:
         """The score bank over the server's images."""
         world = self.world
         return Evidence(
-            world.base,
+            self.trained.base,
             world.dataset.train,
             world.cache,
             images_id=world.dataset.fingerprint,
@@ -128,7 +127,7 @@ class Server:
         """
         report, world = self.reports[device], self.world
         task = PruningTask(
-            base=world.base,
+            base=self.trained.base,
             images=world.dataset.train,
             proxy=proxy,
             pool=world.partition.pool,
@@ -145,18 +144,19 @@ class Server:
             options.method,
             options.tokens,
             recovery=options.recovery,
-            parameters=self._token_parameters,
+            parameters=self.trained.parameters,
+            teacher=world.base,
             splitting=options.splitting,
             precision=world.setup.precision,
         )
         return split.edge
 
     @cached_property
-    def _token_parameters(self) -> Mapping[str, Tensor] | None:
-        """Parameters of a trained token reducer: trained once on the pool, shared by all devices."""
+    def trained(self) -> Trained:
+        """What edge models are cut from, and a token reducer's parameters: trained once on the pool, shared by all."""
         world = self.world
         public = Public(world.dataset.train, world.partition.pool, world.dataset.fingerprint)
-        return trained_parameters(self.options.tokens, world.base, public, world.cache)
+        return trained(self.options.tokens, world.base, public, world.cache)
 
     def _private_view(self, device: int) -> PrivateView:
         # Only the selectors that serve as bounds in a simulation read it.

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from fedprune.core.errors import BudgetError
 from fedprune.core.random import stream
-from fedprune.data.images import IntArray
+from fedprune.data.images import ImageSet, IntArray
 from fedprune.devices.latency import LatencyModel
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.edge_model import reduced_edge
 from fedprune.tokens.reducer import Reducer
-from fedprune.vit.base import Preprocess, predict
+from fedprune.vit.base import Base, Preprocess, predict
 from fedprune.vit.counts import count_macs
 from fedprune.vit.surgery import EdgeModel
 
@@ -99,6 +99,7 @@ def split_budget(
     *,
     recovery: Recovery | None = None,
     parameters: Mapping[str, Tensor] | None = None,
+    teacher: Base | None = None,
     splitting: Splitting | None = None,
     latency: LatencyModel | None = None,
     precision: str = "auto",
@@ -113,7 +114,8 @@ def split_budget(
         method: What prunes the weights.
         reducer: What reduces the tokens; its `keep` is one of the ratios tried.
         recovery: What recovers a candidate before it is judged.
-        parameters: Trained parameters of the reducer, see `trained_parameters`.
+        parameters: Trained parameters of the reducer, see `tokens.training.trained`.
+        teacher: What candidates are compared with; the task's base by default.
         splitting: What is tried.
         latency: The device's latency model, needed where the budget limits latency.
         precision: Precision in which candidates are judged.
@@ -125,7 +127,7 @@ def split_budget(
     ratios = _ratios(task, reducer, options)
     learners, judges = hold_out(task, options.judges) if len(ratios) > 1 else (task.proxy, np.unique(task.proxy))
     trial = _Search(replace(task, proxy=learners), method, recovery, parameters, latency)
-    judge = _Judge(task, judges, precision)
+    judge = _Judge(teacher or task.base, task.images, judges, precision)
     found: list[Candidate] = []
     refusal: BudgetError | None = None
     for keep in ratios:
@@ -234,11 +236,11 @@ def _describe(edge: EdgeModel, keep: float, divergence: float) -> Candidate:
 
 
 class _Judge:
-    """Compares candidates with the base on some public images."""
+    """Compares candidates with a base on some public images."""
 
-    def __init__(self, task: PruningTask, judges: IntArray, precision: str) -> None:
-        self.images, self.judges, self.precision = task.images, judges, precision
-        self.base = self._predict(task.base.model, task.base.preprocess)
+    def __init__(self, base: Base, images: ImageSet, judges: IntArray, precision: str) -> None:
+        self.images, self.judges, self.precision = images, judges, precision
+        self.base = self._predict(base.model, base.preprocess)
 
     def divergence(self, edge: EdgeModel) -> float:
         """Return the mean KL divergence from the base's to the candidate's outputs, among the candidate's classes."""

@@ -72,10 +72,13 @@ class Numbers:
         return tuple(line.label for line in self.study.lines(self.scale)[1])
 
     def rows(self, without: Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the rows that compete, less those named; marks to compare with are none of them."""
-        left_out = set(without)
+        """Return the rows that compete, less those named and those that the study got after it was measured.
+
+        Marks to compare with are none of them.
+        """
+        measured = set(self.tidy["row"]) - set(without)
         rows = self.study.lines(self.scale)[0]
-        return tuple(row.label for row in rows if not row.reference and row.label not in left_out)
+        return tuple(row.label for row in rows if not row.reference and row.label in measured)
 
     def value(self, row: str, column: str | None = None, metric: str | None = None) -> float:
         """Return the mean over devices, then over seeds; `metric` in place of the one that the cell shows."""

@@ -44,15 +44,16 @@ class EvitStage(Stage):
 @register("tokens", "evit")
 @dataclass(frozen=True)
 class Evit(Staged):
-    """EViT: the class token's attention decides; the other tokens are fused into one (training-free here).
+    """EViT: the class token's attention decides; the other tokens are fused into one.
 
-    The paper trains the backbone with the rule in place; here the rule works on a frozen base.
+    As in the paper, the backbone is trained with the rule in place; `train=selector` leaves it as it is.
 
     Attributes:
         fuse: What the tokens that go become: `sum`, one token, weighted by the attention they got (paper and public
             code); `mean`, the same with weights that sum to 1 (ours); or `none`, nothing.
     """
 
+    train: str = "all"
     fuse: str = "sum"
 
     def __post_init__(self) -> None:

@@ -80,9 +80,9 @@ class EvoStage(Stage):
 @register("tokens", "evo_vit")
 @dataclass(frozen=True)
 class EvoVit(Reducer):
-    """Evo-ViT: informative tokens take each block, the others follow their representative (training-free here).
+    """Evo-ViT: informative tokens take each block, the others follow their representative.
 
-    The paper trains the backbone with the rule in place; here the rule works on a frozen base.
+    As in the paper, the backbone is trained with the rule in place; `train=selector` leaves it as it is.
 
     Attributes:
         keep: Share of the patch tokens that take a block.
@@ -91,6 +91,7 @@ class EvoVit(Reducer):
     """
 
     keep: float = 0.5
+    train: str = "all"
     start: float = 0.334
     mixing: float = 0.5
 

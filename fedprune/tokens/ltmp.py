@@ -1,7 +1,7 @@
 """LTMP (Bonnaerens and Dambre, TMLR 2023): merge and prune by two learned thresholds a block."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from fedprune.tokens.attend import Attended
 from fedprune.tokens.counts import macs_of
 from fedprune.tokens.matching import match, match_macs, merge
 from fedprune.tokens.reduced import ReducedModel
-from fedprune.tokens.reducer import Count, Reducer, SelectorRecipe, Stage, Trace
+from fedprune.tokens.reducer import Count, Reducer, Stage, Trace
 from fedprune.tokens.state import Tokens, straight_through, top
 from fedprune.vit.counts import count_macs
 from fedprune.vit.shape import BlockShape, Shape
@@ -96,12 +96,10 @@ class Ltmp(Reducer):
         keep: Share of the base's MACs that training aims at.
         temperature: Width of the sigmoid that gradients see.
         budget_weight: Weight of (kept MACs - keep)^2.
-        training: How the thresholds are trained; the paper's learning rate is 5e-3.
     """
 
     trained: ClassVar[bool] = True
     transferable: ClassVar[bool] = False
-    training: SelectorRecipe = field(default_factory=SelectorRecipe)
     temperature: float = 0.1
     budget_weight: float = 10.0
 

@@ -10,7 +10,7 @@ from fedprune.vit.shape import Shape
 @register("tokens", "none")
 @dataclass(frozen=True)
 class NoReduction(Reducer):
-    """All tokens stay."""
+    """All tokens stay; `train=all` trains the base by the same recipe, to compare with."""
 
     keep: float = 1.0
 

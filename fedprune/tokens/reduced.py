@@ -25,12 +25,15 @@ class Pass:
     Attributes:
         logits: (batch, classes)
         tokens: The tokens behind the last block, before the final norm.
+        alive: (batch, tokens) 1 for those that are there; None when all are.
+        protected: How many of them stand in front of the patch tokens.
         trace: How many lived where.
     """
 
     logits: Tensor
     tokens: Tensor
     alive: Tensor | None
+    protected: int
     trace: Trace
 
 
@@ -109,7 +112,7 @@ class ReducedModel(nn.Module):
             protected.append(tokens.mask[:, : tokens.protected].detach().sum(1))
         entering, attending, mlp, leaving = (tuple(row[place] for row in counts) for place in range(4))
         trace = Trace(entering, attending, mlp, leaving, tuple(protected))
-        return Pass(self._classify(tokens), tokens.x, tokens.alive, trace)
+        return Pass(self._classify(tokens), tokens.x, tokens.alive, tokens.protected, trace)
 
     def _block(self, block: Any, stage: Stage | None, tokens: Tokens) -> tuple[Tokens, tuple[Tensor, ...]]:
         counts = [self._counts(tokens)]

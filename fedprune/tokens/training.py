@@ -1,11 +1,13 @@
-"""One loop for all trained reducers: distil from the model without them, on public images.
+"""One loop for all reducers: a model with the reducer in it learns from the model without, on public images.
 
-Only the stages learn; the backbone stays frozen, so that one training serves every device whose model is cut from the
-same base. (The papers train the backbone too, for 30 to 60 epochs; here it takes minutes.)
+It is done once, on the server, and serves every device: where the backbone learns too, edge models are cut from it.
 """
 
+import copy
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,20 @@ from fedprune.core.registry import to_dict
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.tokens.measure import batches
 from fedprune.tokens.reduced import Pass, ReducedModel, reduce
-from fedprune.tokens.reducer import Reducer, SelectorRecipe
+from fedprune.tokens.reducer import Reducer, TokenRecipe
 from fedprune.tokens.selector import LearnedStage
-from fedprune.vit.base import Base, Preprocess
+from fedprune.vit.base import Base, freeze, gradient_attention
 from fedprune.vit.precision import autocast
 
 CALIBRATION_IMAGES = 256
-FORMAT = 2  # of what is stored; another number trains anew
+FORMAT = 3  # of what is stored; another number trains anew
+KEPT = ("cls_token", "pos_embed")  # never trained, as in SPViT's public code
+BACKBONE, STAGES = "backbone.", "stages."
 
 
 @dataclass(frozen=True)
 class Public:
-    """Public images to train on.
+    """Public images to train on, with labels.
 
     Attributes:
         identity: Fingerprint of the data set, part of the name under which a training is stored.
@@ -45,97 +49,148 @@ class Public:
     identity: str
 
 
-def trained_parameters(
-    reducer: Reducer, base: Base, public: Public, cache: Path, seed: int = 0
-) -> dict[str, Tensor] | None:
-    """Return trained parameters of `reducer` for `base`, trained once and then read from `cache`.
+@dataclass(frozen=True)
+class Trained:
+    """What a training on the pool gives to all devices.
 
-    Returns:
-        Tensors named as `reduce` takes them; None where the reducer has nothing to train.
+    Attributes:
+        base: What edge models are cut from: the base itself, or the same architecture with trained weights.
+        parameters: Those of the reducer's stages, named as `reduce` takes them; None where it has none to train.
     """
-    model = reduce(base.model, base.shape, reducer)
-    if not reducer.trained or not model.stages:
-        return None
-    recipe: SelectorRecipe = reducer.training  # type: ignore[attr-defined]
+
+    base: Base
+    parameters: Mapping[str, Tensor] | None = None
+
+
+def trained(reducer: Reducer, base: Base, public: Public, cache: Path, seed: int = 0) -> Trained:
+    """Return `base` and `reducer` as `reducer.train` asks for, trained once and then read from `cache`."""
+    if reducer.train != "all" and not (reducer.trained and reducer.stages(base.shape)):
+        return Trained(base)
     key = (FORMAT, to_dict(reducer), base.fingerprint, public.identity, public.indices, seed)
     path = cache / "tokens" / f"{reducer.name}-{content_hash(*key, length=24)}.safetensors"  # type: ignore[attr-defined]
     try:
-        return read_tensors(path)[0]
-    except (FileNotFoundError, SafetensorError, OSError):
-        train(model, reducer, recipe, base.preprocess, public.images, public.indices, seed)
-    tensors = {name: value.detach().contiguous().clone() for name, value in model.stages.state_dict().items()}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary))
-    return tensors
+        tensors, _ = read_tensors(path)
+    except (SafetensorError, OSError):
+        tensors = _train_anew(reducer, base, public, seed)
+        write_atomic(path, lambda temporary: save_file(tensors, temporary))
+    weights, stages = _under(tensors, BACKBONE), _under(tensors, STAGES)
+    if not weights:
+        return Trained(base, stages)
+    model = copy.deepcopy(base.model)
+    model.load_state_dict(weights)
+    return Trained(Base.of(model, base.preprocess), stages or None)
 
 
-def train(
-    model: ReducedModel,
-    reducer: Reducer,
-    recipe: SelectorRecipe,
-    preprocess: Preprocess,
-    images: ImageSet,
-    indices: IntArray,
-    seed: int,
-) -> list[float]:
-    """Train the stages of `model` in place; tuning on a device's proxy set is the same call on an edge model.
+def _train_anew(reducer: Reducer, base: Base, public: Public, seed: int) -> dict[str, Tensor]:
+    everything = reducer.train == "all"
+    model = reduce(copy.deepcopy(base.model) if everything else base.model, base.shape, reducer)
+    train(model, base, public.images, public.indices, seed)
+    tensors = {STAGES + name: value for name, value in model.stages.state_dict().items()}
+    if everything:
+        tensors |= {BACKBONE + name: value for name, value in model.backbone.state_dict().items()}
+    return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def train(model: ReducedModel, teacher: Base, images: ImageSet, indices: IntArray, seed: int) -> list[float]:
+    """Train `model` in place as its reducer says.
+
+    Args:
+        model: The teacher's architecture with a reducer in it; its backbone is the teacher's own only where it does
+            not learn.
+        teacher: The frozen base.
+        images: Images with labels.
+        indices: Which of them to train on.
+        seed: Of the order and of the drawn decisions.
 
     Returns:
-        The mean loss of each epoch.
+        The loss of each step.
     """
-    chosen = stream(seed, "selector images").permutation(indices)[: recipe.images]
+    reducer, recipe = model.reducer, model.reducer.training
+    groups = _parameters(model, reducer.train == "all", recipe)
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    learning = [parameter for group in groups for parameter in group["params"]]
     _seed_noise(model, seed)
-    optimizer = torch.optim.AdamW(model.stages.parameters(), lr=recipe.learning_rate, weight_decay=0.0)
-    steps = math.ceil(len(chosen) / recipe.batch_size)
-    losses = []
     model.masked = True
     model.stages.train()
-    for epoch in range(recipe.epochs):
-        order = stream(seed, "selector order", epoch).permutation(chosen)
-        total = 0.0
-        for step, batch in enumerate(batches(preprocess, images, order, recipe.batch_size)):
-            progress = (epoch * steps + step) / (recipe.epochs * steps)
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-            with autocast(recipe.precision, model.shape.embed):
-                loss = distillation(model, batch, recipe.token_weight, reducer)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.stages.parameters(), 1.0)
-            optimizer.step()
-            total += float(loss.detach()) * len(batch)
-        losses.append(total / len(chosen))
-    model.stages.eval().requires_grad_(False)
+    losses = []
+    for step, chosen in enumerate(islice(_draws(indices, recipe.batch_size, seed), recipe.steps)):
+        for group, rate in zip(optimizer.param_groups, _rates(recipe, step), strict=True):
+            group["lr"] = rate
+        pixels, labels = teacher.preprocess(images.read(chosen)), torch.from_numpy(images.labels[chosen])
+        with autocast(recipe.precision, model.shape.embed), gradient_attention(model.backbone):
+            loss = distillation(model, teacher, pixels, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    freeze(model)
     model.masked = False
+    order = stream(seed, "calibration images").permutation(indices)[:CALIBRATION_IMAGES]
     with autocast(recipe.precision, model.shape.embed):
-        reducer.calibrate(model, batches(preprocess, images, chosen[:CALIBRATION_IMAGES], recipe.batch_size))
+        reducer.calibrate(model, batches(teacher.preprocess, images, order, recipe.batch_size))
     return losses
 
 
-def distillation(model: ReducedModel, batch: Tensor, token_weight: float, reducer: Reducer) -> Tensor:
-    """Return KL to the unreduced model + token loss on the tokens that are left + the reducer's penalty.
+def _parameters(model: ReducedModel, everything: bool, recipe: TokenRecipe) -> list[dict[str, Any]]:
+    """Return the selector's parameters and the backbone's that learn, as groups of an optimiser."""
+    backbone = [value for name, value in model.backbone.named_parameters() if name not in KEPT] if everything else []
+    for parameter in (*backbone, *model.stages.parameters()):
+        parameter.requires_grad_(True)
+    selector = list(model.stages.parameters())
+    return [{"params": selector, "lr": recipe.learning_rate}, {"params": backbone, "lr": recipe.backbone_rate}]
 
-    DynamicViT, equations 12 to 15, without the classification loss: the pool's labels are not needed.
+
+def _rates(recipe: TokenRecipe, step: int) -> tuple[float, float]:
+    """Return the learning rates of selector and backbone."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    waits = step < recipe.frozen * recipe.steps
+    return recipe.learning_rate * cosine, 0.0 if waits else recipe.backbone_rate * cosine
+
+
+def _draws(indices: IntArray, batch_size: int, seed: int) -> Iterator[IntArray]:
+    """Yield batches of `indices` without end, each pass in another order."""
+    for passed in count():
+        order = stream(seed, "token training order", passed).permutation(indices)
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+
+def distillation(model: ReducedModel, teacher: Base, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of DynamicViT, equations 12 to 15, that of SPViT too.
+
+    Cross-entropy + KL divergence from the teacher's outputs + squared distance of the tokens that are left from the
+    teacher's + the reducer's penalty, weighted by its recipe.
     """
-    vit: Any = model.backbone
+    recipe, vit = model.reducer.training, _vit(teacher.model)
     with torch.no_grad():
-        features = vit.forward_features(batch)
-        teacher = vit.forward_head(features).float().log_softmax(-1)
-    done = model.run(batch)
-    student = done.logits.float().log_softmax(-1)
-    loss = F.kl_div(student, teacher, log_target=True, reduction="batchmean")
-    loss = loss + token_weight * _token_loss(model, done, features)
-    return loss + reducer.penalty(done.trace, model.shape, model.at)
+        features = vit.forward_features(pixels)
+        wanted = vit.forward_head(features).float().log_softmax(-1)
+    done = model.run(pixels)
+    answer = done.logits.float().log_softmax(-1)
+    loss = recipe.label_weight * F.nll_loss(answer, labels)
+    loss = loss + recipe.distillation_weight * F.kl_div(answer, wanted, log_target=True, reduction="batchmean")
+    loss = loss + recipe.token_weight * _token_loss(model, done, features)
+    return loss + model.reducer.penalty(done.trace, model.shape, model.at)
 
 
 def _token_loss(model: ReducedModel, done: Pass, features: Tensor) -> Tensor:
-    """Return the mean squared distance of the patch tokens that are left to those of the unreduced model."""
-    vit: Any = model.backbone
-    patches = model.shape.patches  # masked, they are all in their places, the last ones
-    tokens = vit.norm(done.tokens)[:, -patches:]
-    distance: Tensor = (tokens - features[:, -patches:]).square().mean(-1)
+    """Return the mean squared distance of the patch tokens that are left to the teacher's."""
+    patches = slice(done.protected, done.protected + model.shape.patches)  # masked, they are all in their places
+    tokens = _vit(model.backbone).norm(done.tokens[:, patches])
+    distance: Tensor = (tokens - features[:, model.shape.prefix_tokens :]).square().mean(-1)
     if done.alive is None:
         return distance.mean()
-    left = done.alive[:, -patches:].detach()
+    left = done.alive[:, patches].detach()
     return (distance * left).sum() / left.sum().clamp(min=1)
+
+
+def _vit(model: nn.Module) -> Any:
+    return model
 
 
 def _seed_noise(model: ReducedModel, seed: int) -> None:

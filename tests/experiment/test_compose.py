@@ -14,6 +14,13 @@ def test_a_configuration_survives_the_way_through_its_record():
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
+def test_a_recipe_that_trains_nothing_is_no_part_of_the_identity():
+    plain = compose([]).identity()
+    assert compose(["tokens.training.steps=7"]).identity() == plain
+    control = compose(["tokens.train=all"]).identity()
+    assert len({plain, control, compose(["tokens.train=all", "tokens.training.steps=7"]).identity()}) == 3
+
+
 def test_the_identity_is_that_of_the_resolved_configuration():
     assert compose(["seed=0", "method=fedprune"]).identity() == compose([]).identity()
     assert compose(["seed=1"]).identity() != compose([]).identity()

@@ -11,6 +11,7 @@ import fedprune
 from fedprune.core.errors import FedpruneError
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import Record, find_run, read_record
+from fedprune.experiment.reopen import reopen
 from fedprune.experiment.run import execute
 from fedprune.protocol.device import evaluate
 from fedprune.protocol.observer import Observer
@@ -146,7 +147,12 @@ def test_two_processes_do_not_work_on_one_run(small):
 
 def test_tokens_and_weights_share_one_budget_and_travel_to_the_device(small):
     settings = ["tokens=evit", "tokens.keep=0.7", "splitting.ratios=[0.7]", "budgets.limit=macs", "oracle=false"]
-    devices = run([*small, *settings, "partition.devices=1", "budgets.removed=[0.5]"]).devices
+    record = run([*small, *settings, "tokens.training.steps=2", "partition.devices=1", "budgets.removed=[0.5]"])
+    devices = record.devices
+    server = reopen(record)
+    source = server.derive(0, server.choose_proxy(0).indices).source
+    assert source.fingerprint == server.trained.base.fingerprint, "edge models are cut from the trained base"
+    assert source.fingerprint != server.world.base.fingerprint
     assert devices["status"].tolist() == ["ok"]
     assert (devices["method_tokens_keep"] == 0.7).all()
     assert devices["macs"].between(0.97 * devices["budget_macs"], devices["budget_macs"]).all()

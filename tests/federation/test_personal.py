@@ -87,7 +87,7 @@ def test_a_token_reducer_stays_as_it_is():
 
 
 def test_an_edge_model_with_a_token_reducer_is_trained_too(personal, run_strategy):
-    rows = run_strategy(personal(2, tokens=lookup("tokens", "evit")(keep=0.7)), Inline(), CLIENT_APP)
+    rows = run_strategy(personal(2, tokens=lookup("tokens", "evit")(keep=0.7, train="selector")), Inline(), CLIENT_APP)
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert all("personal_correct" in row for row in rows.values())
 

@@ -7,17 +7,24 @@ import pytest
 import torch
 
 from fedprune.core.registry import lookup
+from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
+from fedprune.tokens.counts import count_reduced_macs
 from fedprune.tokens.dynamicvit import share_penalty
 from fedprune.tokens.reduced import reduce
-from fedprune.tokens.reducer import SelectorRecipe, Trace
+from fedprune.tokens.reducer import TokenRecipe, Trace
 from fedprune.tokens.selector import LearnedStage
-from fedprune.tokens.training import Public, distillation, train, trained_parameters
+from fedprune.tokens.state import top
+from fedprune.tokens.training import KEPT, Public, distillation, train, trained
 from fedprune.vit.base import Base
+from fedprune.vit.base_file import load_base
+from fedprune.vit.base_glyphs import PACKAGED
+from fedprune.vit.counts import count_macs
 from tests.tokens.vits import random_base
 
-RECIPE = SelectorRecipe(epochs=12, images=64, batch_size=16, learning_rate=1e-2, precision="fp32")
+RECIPE = TokenRecipe(steps=48, batch_size=16, learning_rate=1e-2, precision="fp32")
 TRAINED = ("dynamicvit", "spvit", "heatvit", "ltmp")
+ALL = np.arange(64)
 
 
 @pytest.fixture(scope="module")
@@ -36,85 +43,152 @@ def public(photos, count=64):
     return Public(photos, np.arange(count), "photos")
 
 
+def selector(name, recipe=RECIPE, **options):
+    return lookup("tokens", name)(train="selector", training=recipe, **options)
+
+
 @pytest.mark.parametrize("name", TRAINED)
-def test_training_lowers_the_loss_and_leaves_the_backbone_alone(name, base, photos):
+def test_training_a_selector_lowers_the_loss_and_leaves_the_backbone_alone(name, base, photos):
     before = {key: value.clone() for key, value in base.model.state_dict().items()}
-    reducer = lookup("tokens", name)(keep=0.6, training=RECIPE)
-    model = reduce(base.model, base.shape, reducer)
-    losses = train(model, reducer, RECIPE, base.preprocess, photos, np.arange(64), seed=0)
-    assert losses[-1] < losses[0]
+    model = reduce(base.model, base.shape, selector(name, keep=0.6))
+    losses = train(model, base, photos, ALL, seed=0)
+    assert len(losses) == RECIPE.steps
+    assert np.mean(losses[-12:]) < np.mean(losses[:12])
     assert all(torch.equal(value, before[key]) for key, value in base.model.state_dict().items())
     assert not model.masked
-    assert not model.stages.training
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_ratio_loss_pulls_the_mean_share_to_its_target(base, photos):
-    recipe = replace(RECIPE, epochs=25, token_weight=0.0)
-    reducer = lookup("tokens", "dynamicvit")(keep=0.6, ratio_weight=50.0, training=recipe)
-    model = reduce(base.model, base.shape, reducer)
-    pixels = base.preprocess(photos.read(np.arange(64)))
+@pytest.mark.parametrize("name", ["spvit", "evit", "evo_vit", "none"])
+def test_training_everything_gives_one_base_for_all_devices(name, base, photos, tmp_path):
+    recipe = replace(RECIPE, steps=24, batch_size=32, backbone_rate=3e-3)
+    reducer = lookup("tokens", name)(keep=1.0 if name == "none" else 0.6, train="all", training=recipe)
+    before = {key: value.clone() for key, value in base.model.state_dict().items()}
+    done = trained(reducer, base, public(photos), tmp_path)
+    again = trained(reducer, base, public(photos), tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in base.model.state_dict().items())
+    assert done.base.fingerprint == again.base.fingerprint != base.fingerprint
+    weights = done.base.model.state_dict()
+    assert {key for key, value in weights.items() if torch.equal(value, before[key])} == set(KEPT)
+    assert (done.parameters is not None) == (name == "spvit")
 
-    def gaps():
-        model.stages.train()
+    def mean_loss(model, stages):
+        reduced = reduce(model, base.shape, reducer, parameters=stages)
+        reduced.masked = True
+        with torch.no_grad():
+            return float(
+                distillation(reduced, base, base.preprocess(photos.read(ALL)), torch.from_numpy(photos.labels))
+            )
+
+    assert mean_loss(done.base.model, done.parameters) < mean_loss(base.model, done.parameters)
+
+
+def test_the_backbone_may_wait_for_the_selector(base, photos, tmp_path):
+    recipe = replace(RECIPE, steps=4, frozen=0.99)
+    done = trained(lookup("tokens", "spvit")(keep=0.6, training=recipe), base, public(photos), tmp_path)
+    assert all(torch.equal(value, base.model.state_dict()[key]) for key, value in done.base.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["dynamicvit", "spvit"])
+def test_as_many_tokens_stay_in_training_as_at_inference(name, base, photos):
+    recipe = replace(RECIPE, steps=100, token_weight=0.0)
+    model = reduce(base.model, base.shape, selector(name, recipe, keep=0.6))
+    pixels = base.preprocess(photos.read(ALL))
+
+    def shares(drawn):
+        model.stages.train(drawn)
         model.masked = True
         trace = model.run(pixels).trace
-        shares = [(trace.attending[block].mean() - 1) / 36 for block in sorted(model.at)]
         model.stages.eval()
-        model.masked = False
-        return sum(
-            abs(float(share.detach()) - target) for share, target in zip(shares, (0.6, 0.36, 0.216), strict=True)
-        )
+        return [
+            float((trace.attending[block] - trace.protected[block]).detach().mean()) / 36 for block in sorted(model.at)
+        ]
 
-    start = gaps()
-    train(model, reducer, recipe, base.preprocess, photos, np.arange(64), seed=0)
-    assert gaps() < min(0.35, start)
+    before = shares(True)
+    train(model, base, photos, ALL, seed=0)
+    assert shares(False) == pytest.approx([21 / 36, 12 / 36, 7 / 36])
+    gaps = [abs(drawn - kept) for drawn, kept in zip(shares(True), shares(False), strict=True)]
+    assert max(gaps) < 0.06 < max(abs(drawn - kept) for drawn, kept in zip(before, shares(False), strict=True))
+
+
+@pytest.mark.parametrize(("name", "steps"), [("spvit", 60), pytest.param("dynamicvit", 240, marks=pytest.mark.slow)])
+def test_every_stage_of_a_trained_order_beats_a_random_one(name, steps):
+    dataset = Glyphs(train_per_class=10, test_per_class=1).load()
+    base = load_base(PACKAGED)
+    order = np.random.default_rng(0).permutation(len(dataset.train))
+    recipe = replace(RECIPE, steps=steps, batch_size=32, learning_rate=5e-3)
+    model = reduce(base.model, base.shape, selector(name, recipe, keep=0.7))
+    train(model, base, dataset.train, order[:1280], seed=0)
+    unseen = base.preprocess(dataset.train.read(order[1280:]))
+
+    def divergence():
+        with torch.no_grad():
+            wanted, answer = base.model(unseen).log_softmax(1), model(unseen).log_softmax(1)
+        return float(torch.nn.functional.kl_div(answer, wanted, log_target=True, reduction="batchmean"))
+
+    found, noise, others = divergence(), torch.Generator().manual_seed(0), {}
+    for block, stage in model.at.items():
+        decide = stage._decide
+        stage._decide = lambda logits, allowed, stage=stage: top(
+            torch.rand(allowed.shape, generator=noise), allowed, stage.count
+        )
+        others[block] = divergence()
+        stage._decide = decide
+    assert found < 0.9 * min(others.values()), others
 
 
 def test_ltmp_meets_its_macs_and_fixes_feasible_counts(base, photos):
-    from fedprune.tokens.counts import count_reduced_macs
-    from fedprune.vit.counts import count_macs
-
-    recipe = replace(RECIPE, epochs=16, learning_rate=1e-1)
-    reducer = lookup("tokens", "ltmp")(keep=0.6, budget_weight=100.0, training=recipe)
-    model = reduce(base.model, base.shape, reducer)
-    train(model, reducer, recipe, base.preprocess, photos, np.arange(64), seed=0)
+    recipe = replace(RECIPE, steps=64, learning_rate=1e-1)
+    model = reduce(base.model, base.shape, selector("ltmp", recipe, keep=0.6, budget_weight=100.0))
+    train(model, base, photos, ALL, seed=0)
     share = count_reduced_macs(model) / count_macs(base.shape)
     assert 0.45 < share < 0.75
     logits = model(base.preprocess(photos.read(np.arange(4))))
     assert logits.isfinite().all()
 
 
-def test_a_training_is_done_once_and_read_back(base, photos, tmp_path):
-    recipe = replace(RECIPE, epochs=1)
-    reducer = lookup("tokens", "spvit")(keep=0.6, training=recipe)
-    first = trained_parameters(reducer, base, public(photos), tmp_path)
+@pytest.mark.parametrize("way", ["selector", "all"])
+def test_a_training_is_done_once_and_read_back(way, base, photos, tmp_path):
+    recipe = replace(RECIPE, steps=3)
+    reducer = lookup("tokens", "spvit")(keep=0.6, train=way, training=recipe)
+    first = trained(reducer, base, public(photos), tmp_path)
     files = list(tmp_path.rglob("*.safetensors"))
     assert len(files) == 1
     stamp = files[0].stat().st_mtime_ns
-    again = trained_parameters(reducer, base, public(photos), tmp_path)
+    again = trained(reducer, base, public(photos), tmp_path)
     assert files[0].stat().st_mtime_ns == stamp
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    fresh = trained_parameters(reducer, base, public(photos), tmp_path / "elsewhere")
-    assert all(torch.equal(first[name], fresh[name]) for name in first), "a training must repeat to the bit"
+    fresh = trained(reducer, base, public(photos), tmp_path / "elsewhere")
+    for other in (again, fresh):
+        assert all(torch.equal(first.parameters[name], other.parameters[name]) for name in first.parameters)
+        assert other.base.fingerprint == first.base.fingerprint, "a training must repeat to the bit"
+    assert (first.base is base) == (way == "selector")
     for other in (replace(reducer, keep=0.5), replace(reducer, package="sum")):
-        trained_parameters(other, base, public(photos), tmp_path)
-    trained_parameters(reducer, base, public(photos, 48), tmp_path)
-    trained_parameters(reducer, base, public(photos), tmp_path, seed=1)
+        trained(other, base, public(photos), tmp_path)
+    trained(reducer, base, public(photos, 48), tmp_path)
+    trained(reducer, base, public(photos), tmp_path, seed=1)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 6  # 5 here, 1 elsewhere
 
 
 def test_a_damaged_file_is_trained_again(base, photos, tmp_path):
-    reducer = lookup("tokens", "spvit")(keep=0.6, training=replace(RECIPE, epochs=1))
-    first = trained_parameters(reducer, base, public(photos), tmp_path)
+    reducer = selector("spvit", replace(RECIPE, steps=3), keep=0.6)
+    first = trained(reducer, base, public(photos), tmp_path).parameters
     path = next(tmp_path.rglob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:100])
-    again = trained_parameters(reducer, base, public(photos), tmp_path)
+    again = trained(reducer, base, public(photos), tmp_path).parameters
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_training_free_reducers_have_nothing_to_train(base, photos, tmp_path):
-    assert trained_parameters(lookup("tokens", "evit")(), base, public(photos), tmp_path) is None
-    assert trained_parameters(lookup("tokens", "spvit")(keep=1.0), base, public(photos), tmp_path) is None
+def test_what_has_nothing_to_train_is_not_trained(base, photos, tmp_path):
+    for reducer in (
+        selector("evit"),
+        selector("spvit", keep=1.0),
+        lookup("tokens", "tome")(),
+        lookup("tokens", "none")(),
+    ):
+        done = trained(reducer, base, public(photos), tmp_path)
+        assert done.base is base
+        assert done.parameters is None
     assert not list(tmp_path.rglob("*"))
 
 
@@ -131,13 +205,15 @@ def test_noise_is_only_drawn_in_training(base, photos):
     assert not torch.equal(model(pixels), model(pixels))
 
 
-def test_the_loss_of_an_unreduced_model_is_zero_but_for_its_penalty(base, photos):
-    reducer = lookup("tokens", "ltmp")(keep=0.5, budget_weight=4.0)
-    model = reduce(base.model, base.shape, reducer)
-    model.masked = True
-    model.stages.train()
-    loss = distillation(model, base.preprocess(photos.read(np.arange(4))), 0.5, reducer)
-    assert float(loss) == pytest.approx(4.0 * 0.5**2, abs=1e-4)
+def test_the_loss_of_an_unreduced_model_is_its_cross_entropy_and_its_penalty(base, photos):
+    pixels, labels = base.preprocess(photos.read(np.arange(4))), torch.from_numpy(photos.labels[:4])
+    for weight in (0.0, 2.0):
+        reducer = selector("ltmp", replace(RECIPE, label_weight=weight), keep=0.5, budget_weight=4.0)
+        model = reduce(base.model, base.shape, reducer)
+        model.masked = True
+        model.stages.train()
+        expected = weight * torch.nn.functional.cross_entropy(base.model(pixels), labels) + 4.0 * 0.5**2
+        assert float(distillation(model, base, pixels, labels)) == pytest.approx(float(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("spvit", 0.0), ("dynamicvit", 0.25**2)])
@@ -149,12 +225,10 @@ def test_the_ratio_loss_holds_every_image_to_its_share_or_the_batch_on_average(n
 
 
 def test_ragged_counts_meet_the_ratio_in_the_mean_of_the_training_images(base, photos):
-    recipe = replace(RECIPE, epochs=1)
-    reducer = lookup("tokens", "spvit")(keep=0.6, training=recipe)
-    model = reduce(base.model, base.shape, reducer)
-    train(model, reducer, recipe, base.preprocess, photos, np.arange(64), seed=0)
+    model = reduce(base.model, base.shape, selector("spvit", replace(RECIPE, steps=4), keep=0.6))
+    train(model, base, photos, ALL, seed=0)
     trace = model.set_ragged(True).run(base.preprocess(photos.read(np.arange(64)))).trace
-    for block, protected in zip(sorted(model.at), (2, 3, 4), strict=True):
-        kept = float((trace.mlp[block] - protected).mean())
+    for block in sorted(model.at):
+        kept = float((trace.mlp[block] - trace.protected[block]).mean())
         assert kept == pytest.approx(model.at[block].count, abs=0.2)
         assert trace.mlp[block].unique().numel() > 1
