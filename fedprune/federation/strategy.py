@@ -198,8 +198,10 @@ class EdgeModels(Strategy):
     def _choose_proxies(self, devices: list[int]) -> dict[int, ProxySet]:
         proxies = {}
         for device in devices:
+            start = time.perf_counter()
             try:
                 proxies[device] = self.server.choose_proxy(device)
+                self.rows[device].extra["proxy_seconds"] = time.perf_counter() - start
             except Exception as error:  # an odd report must not end the others' run
                 logger.exception("device %d: no proxy set", device)
                 self._fail(device, "failed", f"no proxy set: {describe(error)}")

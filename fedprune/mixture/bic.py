@@ -33,6 +33,10 @@ class InformationCriterionFit(MixtureFit):
         fits = [self._em(projected, k, space, stream_seed(seed, "mixture", k)) for k in self.candidates]
         return min(fits, key=lambda mixture: criterion(mixture, projected))
 
+    def most_components(self, class_count: int) -> int:
+        """Return the largest K."""
+        return max(self.candidates)
+
     def leaks(self) -> tuple[str, ...]:
         """Name the number of components."""
         return ("components",)

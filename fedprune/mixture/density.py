@@ -6,6 +6,8 @@ from scipy.special import logsumexp
 
 from fedprune.mixture.mixture import FloatArray, Mixture
 
+CHUNK = 2**22  # 32 MiB; a pool of 100,000 with a mixture of 40 is still one piece
+
 
 def component_log_density(mixture: Mixture, points: FloatArray) -> FloatArray:
     """Return log N(x; mean_k, covariance_k) of points (n, d) as (n, K), weights left out."""
@@ -24,8 +26,10 @@ def weighted_log_density(mixture: Mixture, points: FloatArray) -> FloatArray:
 
 
 def log_density(mixture: Mixture, points: FloatArray) -> FloatArray:
-    """Return log p(x) of points (n, d) as (n,)."""
-    return np.asarray(logsumexp(weighted_log_density(mixture, points), axis=1))
+    """Return log p(x) of points (n, d) as (n,); at most `CHUNK` numbers (rows, K) are held at a time."""
+    rows = max(1, CHUNK // len(mixture.weights))
+    parts = [points[start : start + rows] for start in range(0, max(1, len(points)), rows)]
+    return np.concatenate([logsumexp(weighted_log_density(mixture, part), axis=1) for part in parts])
 
 
 def responsibilities(mixture: Mixture, points: FloatArray) -> FloatArray:

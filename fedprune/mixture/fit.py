@@ -8,6 +8,8 @@ from fedprune.data.images import IntArray
 from fedprune.mixture.em import fit_em
 from fedprune.mixture.mixture import COVARIANCES, LOWEST_FLOOR, FeatureSpace, FloatArray, Mixture
 
+MAX_COMPONENTS = 1024  # of any mixture whose option does not say less
+
 
 @dataclass(frozen=True)
 class MixtureFit(ABC):
@@ -46,6 +48,14 @@ class MixtureFit(ABC):
         Raises:
             DataError: the device has no image, or the fit needs labels that are not there.
         """
+
+    def most_components(self, class_count: int) -> int:
+        """Return the largest K that `fit` can give; the server takes no larger mixture.
+
+        Args:
+            class_count: Classes of the data set.
+        """
+        return MAX_COMPONENTS
 
     def leaks(self) -> tuple[str, ...]:
         """Name what the fit gives away beside the parameters; the ledger books it without protection."""

@@ -29,3 +29,7 @@ class GaussianMixtureFit(MixtureFit):
     def fit(self, projected: FloatArray, space: FeatureSpace, seed: int, labels: IntArray | None = None) -> Mixture:
         """Fit K components, fewer for a device with few images."""
         return self._em(projected, self.components, space, stream_seed(seed, "mixture"))
+
+    def most_components(self, class_count: int) -> int:
+        """Return the largest K."""
+        return self.components

@@ -49,6 +49,10 @@ class PerClassFit(MixtureFit):
             self.covariance,
         )
 
+    def most_components(self, class_count: int) -> int:
+        """Return the largest K."""
+        return self.components * class_count
+
     def leaks(self) -> tuple[str, ...]:
         """Name the number of classes."""
         return ("classes",)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ReportRejected
 from fedprune.devices.budget import Budget
+from fedprune.mixture.fit import MAX_COMPONENTS
 from fedprune.mixture.mixture import COVARIANCES, LOWEST_FLOOR, FeatureSpace, FloatArray, Mixture, covariances_shape
 from fedprune.mixture.wire import MAX_HEADER, decode, encode
 
@@ -67,7 +68,7 @@ class Expected:
     variance: float
     class_count: int | None = None
     covariances: tuple[str, ...] = COVARIANCES
-    max_components: int = 1024
+    max_components: int = MAX_COMPONENTS
     max_images: int = 10_000_000
     reach: float = 4.0
     floor: float = LOWEST_FLOOR
@@ -86,9 +87,13 @@ class Expected:
         return min(MAX_BYTES, 8 * (1 + values + self.max_components * (1 + self.dimensions)) + MAX_HEADER)
 
     @staticmethod
-    def of(space: FeatureSpace, device: int, class_count: int | None = None) -> "Expected":
+    def of(
+        space: FeatureSpace, device: int, class_count: int | None = None, max_components: int = MAX_COMPONENTS
+    ) -> "Expected":
         """Expect a report of `device` in `space`."""
-        return Expected(device, space.basis.shape[1], space.radius, space.variance, class_count)
+        return Expected(
+            device, space.basis.shape[1], space.radius, space.variance, class_count, max_components=max_components
+        )
 
 
 def pack_report(report: Report, precision: str = "<f4") -> bytes:

@@ -7,7 +7,8 @@ import numpy as np
 
 from fedprune.core.registry import register
 from fedprune.mixture.density import responsibilities
-from fedprune.mixture.mixture import FloatArray, Mixture
+from fedprune.mixture.fit import MixtureFit
+from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
@@ -33,6 +34,10 @@ class Anchored(GaussianMechanism):
     spherical: bool = True
     significance: float = 2.0
     scales: Scales = field(default_factory=lambda: Scales(square=0.0))
+
+    def most_components(self, fit: MixtureFit, space: FeatureSpace, class_count: int) -> int:
+        """Return the most components of a release."""
+        return len(space.anchors.weights)
 
     def release(self, records: Records) -> Release:
         """Release the noisy statistic and rebuild a mixture from it."""

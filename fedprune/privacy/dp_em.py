@@ -8,6 +8,7 @@ from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
 from fedprune.mixture.density import responsibilities
 from fedprune.mixture.em import fit_cells
+from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, Mixture
 from fedprune.privacy.anchored import anchor_variances, local_radius
 from fedprune.privacy.calibration import noise_multiplier
@@ -44,6 +45,10 @@ class NoisyExpectationMaximisation(GaussianMechanism):
             raise ValueError(f"components is {self.components} and rounds {self.rounds}; both must be at least 1")
         if self.scales.square == 0:
             raise ValueError("scales.square is 0; expectation-maximisation needs second moments")
+
+    def most_components(self, fit: MixtureFit, space: FeatureSpace, class_count: int) -> int:
+        """Return the most components of a release."""
+        return self.components
 
     def release(self, records: Records) -> Release:
         """Run T noisy rounds; all of them are seen by whoever sees the last."""

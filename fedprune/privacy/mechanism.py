@@ -53,6 +53,10 @@ class Mechanism(ABC):
     Neighbours are two devices that differ by one image, added or removed.
     """
 
+    def most_components(self, fit: MixtureFit, space: FeatureSpace, class_count: int) -> int:
+        """Return the most components that `release` can give; the server takes no larger mixture."""
+        return fit.most_components(class_count)
+
     @abstractmethod
     def release(self, records: Records) -> Release:
         """Release a mixture of the device's records.

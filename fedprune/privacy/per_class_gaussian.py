@@ -6,6 +6,8 @@ import numpy as np
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
+from fedprune.mixture.fit import MixtureFit
+from fedprune.mixture.mixture import FeatureSpace
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
@@ -30,6 +32,10 @@ class PerClassGaussian(GaussianMechanism):
 
     significance: float = 2.0
     scales: Scales = field(default_factory=Scales)
+
+    def most_components(self, fit: MixtureFit, space: FeatureSpace, class_count: int) -> int:
+        """Return the most components of a release."""
+        return class_count
 
     def release(self, records: Records) -> Release:
         """Release the noisy statistic of every class and rebuild a mixture from those that stand out."""

@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin
 
 from fedprune.core.registry import register
-from fedprune.mixture.mixture import Mixture
+from fedprune.mixture.fit import MixtureFit
+from fedprune.mixture.mixture import FeatureSpace, Mixture
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
 from fedprune.privacy.ledger import LedgerEntry
@@ -26,6 +27,10 @@ class Votes(GaussianMechanism):
     """
 
     significance: float = 2.0
+
+    def most_components(self, fit: MixtureFit, space: FeatureSpace, class_count: int) -> int:
+        """Return the most components of a release."""
+        return len(space.centroids.weights)
 
     def release(self, records: Records) -> Release:
         """Count, add noise, and keep the cells that stand out."""

@@ -90,8 +90,10 @@ class Server:
         Raises:
             ReportRejected: with the reason; nothing is kept.
         """
-        class_count = len(self.world.dataset.classes) if self.world.setup.share_classes else None
-        report = check_report(blob, Expected.of(self.space, device, class_count))
+        setup, class_count = self.world.setup, len(self.world.dataset.classes)
+        most = setup.mechanism.most_components(setup.mixture, self.space, class_count)
+        expected = Expected.of(self.space, device, class_count if setup.share_classes else None, most)
+        report = check_report(blob, expected)
         self.reports[device] = report
         return report
 

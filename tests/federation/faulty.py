@@ -93,6 +93,14 @@ def _config(**values):
     return alter
 
 
+def _claim(**values):
+    def alter(reply):
+        claims = json.loads(reply.content.config_records["config"]["ledger"])
+        return _config(ledger=json.dumps([claims[0] | values]))(reply)
+
+    return alter
+
+
 def _counts(record="metrics", **values):
     def alter(reply):
         counts = {**reply.content.metric_records[record], **values}
@@ -139,7 +147,7 @@ AFTER = {
     "answers for another": _impostor,
     "another node's name": _foreign_node,
     "no records": _no_records,
-    "hostile ledger": _config(ledger='[{"field": "mixture", "epsilon": Infinity}]'),
+    "hostile ledger": _claim(noise=float("inf")),
     "count above all": _counts(edge=10**9),
     "negative count": _counts(base=-1),
     "fractional count": _counts(edge=0.5),
