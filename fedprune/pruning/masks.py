@@ -2,7 +2,7 @@
 
 The binariser is WDPruning's (AAAI 2022), which NuWa's code uses too: of n units the ceil(sigmoid(threshold) n) with the
 best scores pass, the others do not; backwards the mask is treated as the scores themselves, and the threshold gets the
-sum of the mask's gradients.
+sum of the mask's gradients over the units that pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,12 +36,14 @@ class TopShare(torch.autograd.Function):
         count = max(1, int(np.ceil(float(share) * len(scores) - 1e-5)))
         mask = torch.zeros_like(scores)
         mask[torch.sort(scores, descending=True, stable=True).indices[:count]] = 1
+        ctx.save_for_backward(mask)
         return mask
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Hand the mask's gradient to the scores, its sum to the share."""
-        return gradient, gradient.sum()
+        """Hand the mask's gradient to the scores, its sum over what passes to the share."""
+        (mask,) = ctx.saved_tensors
+        return gradient, (gradient * mask).sum()
 
 
 @dataclass

@@ -24,7 +24,7 @@ def test_the_binariser_keeps_the_best_and_passes_gradients_straight_through() ->
     assert mask.tolist() == [0, 1, 1, 1, 0]
     (mask * torch.arange(5.0)).sum().backward()
     assert scores.grad.tolist() == [0, 1, 2, 3, 4]
-    assert share.grad.item() == 10
+    assert share.grad.item() == 1 + 2 + 3, "units that do not pass say nothing about the share"
 
 
 @pytest.mark.parametrize("kind", KINDS)
