@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fedprune.core.registry import register
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking
-from fedprune.pruning.scales import rank_by_kind
+from fedprune.pruning.scales import mean_by_layer, rank_by_kind
 from fedprune.pruning.weight_groups import weight_taylor
 
 
@@ -33,7 +33,8 @@ class Isomorphic(Ranking):
     """Rank only within structures of the same kind; each kind loses a fixed share.
 
     From the paper (Isomorphic Pruning, ECCV 2024): sub-structures of the same topology form a group, Taylor importance
-    `|w dL/dw|` of the gradient over all calibration images is ranked inside each group, and each group has its ratio.
+    `|w dL/dw|` of the gradient over all calibration images, divided by its mean within a layer (the default of the
+    paper's library), is ranked inside each group, and each group has its ratio.
     Ours: the ratios keep their proportion and are scaled together until the budget is met; the device's proxy set
     stands for the paper's 50 batches of 64; no blocks are dropped.
 
@@ -45,5 +46,5 @@ class Isomorphic(Ranking):
 
     def score(self, task: PruningTask) -> FloatArray:
         """Rank by Taylor importance within each kind."""
-        taylor = weight_taylor(task, task.proxy, per_image=False)
+        taylor = mean_by_layer(weight_taylor(task, task.proxy, per_image=False), task.base.shape)
         return rank_by_kind(taylor, task.base.shape, vars(self.speeds))

@@ -4,6 +4,7 @@ import torch
 
 from fedprune.evidence.losses import image_losses
 from fedprune.evidence.weights import sum_by_unit, weight_taylor_rows
+from fedprune.pruning.isomorphic import Isomorphic
 from fedprune.pruning.nvit import PARITY, chunk_sums, structure_sums
 from fedprune.pruning.scales import kind_of, rank_by_kind, shares
 from fedprune.pruning.weight_groups import gradient_copy, weight_taylor
@@ -79,3 +80,14 @@ def test_ranks_within_a_kind_remove_the_same_share_of_each() -> None:
     for kind, lost in (("embed", 0.5), ("neurons", 0.5), ("v", 0.5), ("qk", 0.25)):
         group = scores[kind_of(shape, kind)]
         assert (group <= 0.5).mean() == pytest.approx(lost, abs=1 / len(group))
+
+
+def test_isomorphic_ranks_what_each_layer_is_divided_by_its_mean() -> None:
+    """Layers with gradients a hundred times as large do not keep all they have for it."""
+    base = random_base("plain")
+    task = task_of(base, images=12)
+    taylor = weight_taylor(task, task.proxy, per_image=False)
+    indices = unit_indices(base.shape)
+    scores = Isomorphic().score(task)
+    means = np.concatenate([taylor[block.neurons] / taylor[block.neurons].mean() for block in indices.blocks])
+    np.testing.assert_allclose(scores[kind_of(base.shape, "neurons")], shares(means), rtol=1e-12)
