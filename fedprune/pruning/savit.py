@@ -23,14 +23,14 @@ class SAViT(Ranking):
     From SAViT (NeurIPS 2022): components are heads, MLP neurons and embedding dimensions; units of a component are
     ranked by their squared first-order term; the loss of removing several components at once has cross terms, a 3 x 3
     interaction; the three ratios are found by evolutionary search under the budget. Ours: the second-order term is the
-    Fisher information of the gates, `E (sum of the removed units' dL/dgate)^2`, whose cross terms are read from the
-    rows that all devices share, instead of random Hessian-vector products; the embedding's weight of 6 is the paper's;
+    Fisher information of the gates, `E (sum of the removed units' |dL/dgate|)^2`, whose cross terms are read from the
+    rows that all devices share, instead of random Hessian-vector products; the embedding's divisor of 6 is theirs;
     query-key and value dimensions go only where a small budget leaves no other way.
 
     Attributes:
         population: Candidates in a generation.
         generations: Rounds of the evolutionary search.
-        embed_weight: Factor of the embedding's gates in the interaction.
+        embed_weight: Divisor of the embedding's gates, as in the authors' code.
     """
 
     population: int = 24
@@ -51,7 +51,7 @@ class SAViT(Ranking):
         """Search the ratios; return ranks that shrink at them."""
         shape = task.base.shape
         rows = task.evidence.rows("taylor", task.proxy).astype(np.float64)
-        rows[:, : shape.embed] *= self.embed_weight
+        rows[:, : shape.embed] /= self.embed_weight
         ranks = rank_by_kind((rows**2).mean(0), shape)
         random = stream(task.seed, "savit")
         speeds = random.dirichlet(np.ones(3), self.population)
@@ -74,7 +74,15 @@ class SAViT(Ranking):
         for block in unit_indices(shape).blocks:  # a head's gate counts its dimensions already; a branch is none
             for other in (block.qk, block.v, block.attention, block.mlp):
                 gone[other] = False
-        return float(np.square(rows[:, gone].sum(1)).mean())
+        return interaction(rows[:, gone])
+
+
+def interaction(gates: FloatArray) -> float:
+    """Return the second-order loss of removing units together: E (sum |gate gradient|)^2 of (images, units).
+
+    Sizes are added, not signed values: what one unit's removal gains does not pay for what another's costs.
+    """
+    return float(np.square(np.abs(gates).sum(1)).mean())
 
 
 def _at_speeds(task: PruningTask, ranks: FloatArray, speed: FloatArray) -> FloatArray:

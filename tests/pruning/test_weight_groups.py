@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedprune.devices.budgets import budget_without
 from fedprune.evidence.losses import image_losses
 from fedprune.evidence.weights import sum_by_unit, weight_taylor_rows
 from fedprune.pruning.isomorphic import Isomorphic
 from fedprune.pruning.nvit import PARITY, chunk_sums, structure_sums
+from fedprune.pruning.savit import SAViT, interaction
 from fedprune.pruning.scales import kind_of, rank_by_kind, shares
 from fedprune.pruning.weight_groups import gradient_copy, weight_taylor
 from fedprune.vit.units import unit_indices
@@ -91,3 +93,16 @@ def test_isomorphic_ranks_what_each_layer_is_divided_by_its_mean() -> None:
     scores = Isomorphic().score(task)
     means = np.concatenate([taylor[block.neurons] / taylor[block.neurons].mean() for block in indices.blocks])
     np.testing.assert_allclose(scores[kind_of(base.shape, "neurons")], shares(means), rtol=1e-12)
+
+
+def test_savits_interaction_by_hand() -> None:
+    """Two images, two units: (1 + 1)^2 and (2 + 3)^2; signed sums would say 0 and 25."""
+    assert interaction(np.array([[1.0, -1.0], [2.0, 3.0]])) == (4 + 25) / 2
+
+
+def test_savit_divides_the_embeddings_gates() -> None:
+    """With a large divisor the embedding goes first, with a small one it stays."""
+    base = random_base("plain")
+    task = task_of(base, images=12, budget=budget_without(base.shape, 0.4, "params"))
+    narrow, wide = (SAViT(embed_weight=weight).derive(task).shape.embed for weight in (1e3, 1e-3))
+    assert narrow < wide == base.shape.embed
