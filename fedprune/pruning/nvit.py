@@ -18,8 +18,6 @@ from fedprune.vit.shape import Shape
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import row_length, unit_indices, unpack
 
-PARITY = {"embed": 12.0, "heads": 6.0, "qk": 2.0, "v": 2.0, "neurons": 1.0}
-
 
 @dataclass(frozen=True)
 class GroupSizes:
@@ -42,20 +40,22 @@ class NViT(Ranking):
     """Squared Taylor sums over coupled structures, ranked globally, removed in steps.
 
     From NViT (CVPR 2023, arXiv 2110.04869): `I_S = E_batch (sum_{s in S} w_s dL/dw_s)^2`; before squaring, sums are
-    divided by 12 (embedding), 6 (head), 2 (query-key, value), 1 (neuron); query-key and value dimensions are aligned
+    divided by 12 (embedding), 6 (head), 2 (query-key, value), 1 (neuron) for DeiT-Base, whose 12 blocks of 12 heads
+    these follow (see `parity`); query-key and value dimensions are aligned
     over the heads of a block; units are sorted and weighed in groups whose scores add up; importances are averaged over
-    steps with momentum 0.9; each is lowered by what its removal saves in latency. The sums over weights are read from
+    steps with momentum 0.9 (each step there removes two groups); each is lowered by what its removal saves in latency. The sums over weights are read from
     gate gradients, to which they are equal: `sum_j w[j] dL/dw[j] = sum_t a[t] dL/da[t]`.
     Ours: weights are not trained between steps (every method gets the same recovery afterwards); a batch is one image,
     because the proxy set would be a single batch of the paper's 128 and signs cancel; an embedding dimension is
-    scored by what writes it, not also by what reads it; a step removes a share of the base instead of two groups; the
+    scored by what writes it, not also by what reads it; a step removes a share of the base instead of two groups, after as many as which
+    little of an old average would be left, so nothing of it is kept; the
     latency term is relative and off without a latency model; the last group may be split to meet the budget.
 
     Attributes:
         groups: Units weighed together.
         batch_size: Images whose gradients are averaged before squaring.
         step: Share of the base whose removal ends a step, after which scores are measured again; 0 measures once.
-        momentum: Of the average over steps.
+        momentum: Of the average over steps; the paper's 0.9 is for steps of two groups.
         latency_weight: Weight of the latency saving, relative to the mean importance (the paper's lambda is 5e-4 in its
             own units).
         latency: The device's latency model, where latency counts.
@@ -64,7 +64,7 @@ class NViT(Ranking):
     groups: GroupSizes = field(default_factory=GroupSizes)
     batch_size: int = 1
     step: float = 0.2
-    momentum: float = 0.9
+    momentum: float = 0.0
     latency_weight: float = 0.1
     latency: LatencyModel | None = None
 
@@ -115,18 +115,28 @@ class NViT(Ranking):
         return result
 
 
+def parity(shape: Shape) -> dict[str, float]:
+    """Return by what the sums of each structure are divided, so that they can be compared.
+
+    The code has 12 for the embedding and 6 for heads of DeiT-Base. An embedding dimension is written by every block, so
+    its number is read as the depth; a head's as half the heads of a block. The others do not depend on the model.
+    """
+    heads = float(np.mean([block.heads for block in shape.blocks]))
+    return {"embed": float(len(shape.blocks)), "heads": max(1.0, heads / 2), "qk": 2.0, "v": 2.0, "neurons": 1.0}
+
+
 def structure_sums(gates: FloatArray, shape: Shape) -> FloatArray:
     """Turn gate gradients (..., units) into NViT's sums over coupled weights, divided for parity."""
-    units, result = unpack(gates, shape), np.zeros_like(gates)
+    units, result, divisors = unpack(gates, shape), np.zeros_like(gates), parity(shape)
     indices = unit_indices(shape)
-    result[..., indices.embed] = units.embed / PARITY["embed"]
+    result[..., indices.embed] = units.embed / divisors["embed"]
     for block, mine in zip(units.blocks, indices.blocks, strict=True):
         # The gate of a key dimension has the derivative of its query's: only their product enters the logits.
         heads = 2 * block.qk.sum(-1) + block.v.sum(-1)
-        result[..., mine.heads] = heads / PARITY["heads"]
-        result[..., mine.qk] = block.qk.sum(-2, keepdims=True) / PARITY["qk"]
-        result[..., mine.v] = block.v.sum(-2, keepdims=True) / PARITY["v"]
-        result[..., mine.neurons] = block.neurons / PARITY["neurons"]
+        result[..., mine.heads] = heads / divisors["heads"]
+        result[..., mine.qk] = block.qk.sum(-2, keepdims=True) / divisors["qk"]
+        result[..., mine.v] = block.v.sum(-2, keepdims=True) / divisors["v"]
+        result[..., mine.neurons] = block.neurons / divisors["neurons"]
     return result
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +8,11 @@ from fedprune.devices.budgets import budget_without
 from fedprune.evidence.losses import image_losses
 from fedprune.evidence.weights import sum_by_unit, weight_taylor_rows
 from fedprune.pruning.isomorphic import Isomorphic
-from fedprune.pruning.nvit import PARITY, chunk_sums, structure_sums
+from fedprune.pruning.nvit import chunk_sums, parity, structure_sums
 from fedprune.pruning.savit import SAViT, interaction
 from fedprune.pruning.scales import kind_of, rank_by_kind, shares
 from fedprune.pruning.weight_groups import gradient_copy, weight_taylor
+from fedprune.vit.shape import BlockShape
 from fedprune.vit.units import unit_indices
 from tests.recovery.tiny import KINDS, random_base, task_of
 
@@ -66,9 +69,9 @@ def test_nvits_sums_over_weights_are_gate_gradients() -> None:
     mine, qkv = unit_indices(base.shape).blocks[2], model.blocks[2].attn.qkv
     product = (qkv.weight * qkv.weight.grad).sum(1) + qkv.bias * qkv.bias.grad
     query, key, value = product.detach().numpy().reshape(3, 2, 8)
-    np.testing.assert_allclose(sums[mine.qk], np.tile(query.sum(0), (2, 1)) / PARITY["qk"], atol=1e-12)
-    np.testing.assert_allclose(sums[mine.v], np.tile(value.sum(0), (2, 1)) / PARITY["v"], atol=1e-12)
-    np.testing.assert_allclose(sums[mine.heads], (query + key + value).sum(1) / PARITY["heads"], atol=1e-12)
+    np.testing.assert_allclose(sums[mine.qk], np.tile(query.sum(0), (2, 1)) / 2, atol=1e-12)
+    np.testing.assert_allclose(sums[mine.v], np.tile(value.sum(0), (2, 1)) / 2, atol=1e-12)
+    np.testing.assert_allclose(sums[mine.heads], (query + key + value).sum(1) / parity(base.shape)["heads"], atol=1e-12)
 
 
 def test_chunks_add_up_from_the_smallest() -> None:
@@ -106,3 +109,12 @@ def test_savit_divides_the_embeddings_gates() -> None:
     task = task_of(base, images=12, budget=budget_without(base.shape, 0.4, "params"))
     narrow, wide = (SAViT(embed_weight=weight).derive(task).shape.embed for weight in (1e3, 1e-3))
     assert narrow < wide == base.shape.embed
+
+
+def test_nvits_parity_is_that_of_the_paper_for_deit_base_and_scales_with_the_model() -> None:
+    shape = random_base("plain").shape
+    deit_base = replace(shape, blocks=(BlockShape(12, 64, 64, 3072),) * 12)
+    assert parity(deit_base) == {"embed": 12, "heads": 6, "qk": 2, "v": 2, "neurons": 1}
+    assert parity(replace(shape, blocks=(BlockShape(4, 16, 16, 256),) * 6)) == {
+        "embed": 6, "heads": 2, "qk": 2, "v": 2, "neurons": 1
+    }  # fmt: skip
