@@ -26,7 +26,7 @@ class UVC(Method):
 
     From UVC (ICLR 2022): minimise the loss with soft distillation from the base (share 0.1) over weights W, ratios s
     and gates g so that the resource R(s, g) meets its target; units are ranked by the norm of their weights, those
-    beyond a layer's ratio are to shrink to zero; multipliers rise by gradient ascent. Ours: ratios and gates are
+    beyond a layer's ratio are to shrink to zero (heads by proj, neurons by fc2); multipliers rise by gradient ascent. Ours: no ratios of dimensions within heads; ratios and gates are
     sigmoids and gates are soft in training instead of Gumbel samples; units beyond the ratio are masked with a
     straight-through gradient instead of shrunk by a proximal step; a few epochs on the proxy set instead of 30 + 120 on
     ImageNet, with rates to match; the exact budget is met by searching along the learned order, in which a branch whose
@@ -93,7 +93,7 @@ class UVC(Method):
 
 
 def unit_norms(model: Any, masks: Masks) -> dict[tuple[int, str], Tensor]:
-    """Return the norm of each head's output weights and of each neuron's both rows, differentiable by the weights."""
+    """Return the norm of each head's output weights and of each neuron's in fc2, differentiable by the weights."""
     norms = {}
     for index, kind in masks.scores:
         block = model.blocks[index]
@@ -101,6 +101,5 @@ def unit_norms(model: Any, masks: Masks) -> dict[tuple[int, str], Tensor]:
             heads = masks.shape.blocks[index].heads
             norms[index, kind] = block.attn.proj.weight.unflatten(1, (heads, -1)).square().sum((0, 2)).sqrt()
         else:
-            both = block.mlp.fc1.weight.square().sum(1) + block.mlp.fc2.weight.square().sum(0)
-            norms[index, kind] = both.sqrt()
+            norms[index, kind] = block.mlp.fc2.weight.square().sum(0).sqrt()
     return norms

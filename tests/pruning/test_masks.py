@@ -74,7 +74,7 @@ def test_norms_of_units() -> None:
     norms = unit_norms(base.model, masks)
     proj, mlp = base.model.blocks[0].attn.proj.weight, base.model.blocks[0].mlp
     torch.testing.assert_close(norms[0, "heads"][1], proj[:, 8:].norm())
-    torch.testing.assert_close(norms[0, "neurons"][3], torch.cat([mlp.fc1.weight[3], mlp.fc2.weight[:, 3]]).norm())
+    torch.testing.assert_close(norms[0, "neurons"][3], mlp.fc2.weight[:, 3].norm())
 
 
 def test_neurons_that_never_vary_go_without_a_trace() -> None:
