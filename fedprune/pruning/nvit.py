@@ -41,15 +41,15 @@ class NViT(Ranking):
 
     From NViT (CVPR 2023, arXiv 2110.04869): `I_S = E_batch (sum_{s in S} w_s dL/dw_s)^2`; before squaring, sums are
     divided by 12 (embedding), 6 (head), 2 (query-key, value), 1 (neuron) for DeiT-Base, whose 12 blocks of 12 heads
-    these follow (see `parity`); query-key and value dimensions are aligned
-    over the heads of a block; units are sorted and weighed in groups whose scores add up; importances are averaged over
-    steps with momentum 0.9 (each step there removes two groups); each is lowered by what its removal saves in latency. The sums over weights are read from
-    gate gradients, to which they are equal: `sum_j w[j] dL/dw[j] = sum_t a[t] dL/da[t]`.
-    Ours: weights are not trained between steps (every method gets the same recovery afterwards); a batch is one image,
-    because the proxy set would be a single batch of the paper's 128 and signs cancel; an embedding dimension is
-    scored by what writes it, not also by what reads it; a step removes a share of the base instead of two groups, after as many as which
-    little of an old average would be left, so nothing of it is kept; the
-    latency term is relative and off without a latency model; the last group may be split to meet the budget.
+    these follow (see `parity`); query-key and value dimensions are aligned over the heads of a block; units are sorted
+    and weighed in groups whose scores add up; importances are averaged over steps with momentum 0.9 (each step there
+    removes two groups); each is lowered by what its removal saves in latency. The sums over weights are read from gate
+    gradients, to which they are equal: `sum_j w[j] dL/dw[j] = sum_t a[t] dL/da[t]`. Ours: weights are not trained
+    between steps (every method gets the same recovery afterwards); a batch is one image, because the proxy set would be
+    a single batch of the paper's 128 and signs cancel; an embedding dimension is scored by what writes it, not also by
+    what reads it; a step removes a share of the base instead of two groups, after as many as which little of an old
+    average would be left, so nothing of it is kept; the latency term is relative and off without a latency model; the
+    last group may be split to meet the budget.
 
     Attributes:
         groups: Units weighed together.

@@ -26,11 +26,12 @@ class UVC(Method):
 
     From UVC (ICLR 2022): minimise the loss with soft distillation from the base (share 0.1) over weights W, ratios s
     and gates g so that the resource R(s, g) meets its target; units are ranked by the norm of their weights, those
-    beyond a layer's ratio are to shrink to zero (heads by proj, neurons by fc2); multipliers rise by gradient ascent. Ours: no ratios of dimensions within heads; ratios and gates are
-    sigmoids and gates are soft in training instead of Gumbel samples; units beyond the ratio are masked with a
-    straight-through gradient instead of shrunk by a proximal step; a few epochs on the proxy set instead of 30 + 120 on
-    ImageNet, with rates to match; the exact budget is met by searching along the learned order, in which a branch whose
-    gate has fallen below one half goes before units that are wanted.
+    beyond a layer's ratio are to shrink to zero (heads by proj, neurons by fc2); multipliers rise by gradient ascent.
+    Ours: no ratios of dimensions within heads; ratios and gates are sigmoids and gates are soft in training instead of
+    Gumbel samples; units beyond the ratio are masked with a straight-through gradient instead of shrunk by a proximal
+    step; a few epochs on the proxy set instead of 30 + 120 on ImageNet, with rates to match; the exact budget is met by
+    searching along the learned order, in which a branch whose gate has fallen below one half goes before units that are
+    wanted.
 
     Attributes:
         epochs: Passes over the proxy set.
