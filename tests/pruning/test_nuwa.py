@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import budget_without
 from fedprune.pruning.layer_classifiers import depth_for
+from fedprune.pruning.masks import Masks
 from fedprune.pruning.nuwa_v1 import NuwaV1, share_before
 from fedprune.pruning.nuwa_v2 import NuwaV2, energy_width
-from fedprune.pruning.rotation import rotated
 from fedprune.vit.counts import count_params
+from fedprune.vit.lowrank import low_rank
 from tests.recovery.tiny import KINDS, random_base, task_of
 
 
@@ -31,7 +33,7 @@ def test_what_stays_at_a_threshold_is_the_smallest_set_that_holds_it(scores: lis
 @pytest.mark.parametrize("attention", ["low_rank", "as_is"])
 def test_full_rank_is_exact(kind: str, attention: str) -> None:
     base = random_base(kind)
-    same = rotated(base, attention)
+    same = low_rank(base).base if attention == "low_rank" else base
     pixels = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(same.model(pixels), base.model(pixels), rtol=0, atol=1e-12)
 
@@ -94,3 +96,30 @@ def test_masks_and_refit_change_only_what_they_should() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NuwaV1(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_later_neurons_read_comes_from_the_masked_base() -> None:
+    """By hand: with block 0's neurons all masked, block 1 reads a stream that block 0's MLP never wrote to."""
+    base = random_base("plain")
+    task = task_of(base, images=6)
+    ones = [torch.ones(32, dtype=torch.float64)] * 3
+    whole, cut_off = (NuwaV2()._neuron_inputs(task, masks) for masks in (ones, [torch.zeros(32), *ones[1:]]))
+    silent = copy.deepcopy(base.model)
+    with torch.no_grad():
+        silent.blocks[0].mlp.fc2.weight.zero_()
+        pixels = base.preprocess(task.images.read(task.proxy)).double()
+        seen: list[torch.Tensor] = []
+        silent.blocks[1].mlp.fc2.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        silent(pixels)
+    torch.testing.assert_close(cut_off[1], seen[0], rtol=0, atol=1e-12)
+    assert torch.equal(cut_off[0], whole[0])
+    assert not torch.allclose(cut_off[1], whole[1])
+
+
+def test_eighty_steps_move_masks_as_far_as_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the paper's rate of 1e-3 they would move by .08 of the 1.0 that all start at."""
+    made: list[Masks] = []
+    fresh = Masks.fresh
+    monkeypatch.setattr(Masks, "fresh", lambda *settings, **more: made.append(fresh(*settings, **more)) or made[-1])
+    NuwaV2(epochs=20)._learn(task_of(random_base("plain", dtype=torch.float32), images=32))
+    assert max(float((scores.detach() - 1).abs().max()) for scores in made[0].scores.values()) > 1
