@@ -1,6 +1,6 @@
 """UVC: weights, layer ratios, skipped branches and distillation under one constraint."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -90,7 +90,8 @@ class UVC(Method):
         masks.scores = unit_norms(model, masks)
         dimensions = ("heads", "qk", "v", "neurons", "branches")
         keep = keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align)
-        return cut(Base.of(freeze(model), task.base.preprocess), keep)
+        # a recovery compares with the base as it was, of which these weights are no cut
+        return replace(cut(Base.of(freeze(model), task.base.preprocess), keep), source=task.base)
 
 
 def unit_norms(model: Any, masks: Masks) -> dict[tuple[int, str], Tensor]:

@@ -82,7 +82,8 @@ class WDPruning(Method):
         dimensions = ("blocks", "heads", "qk", "v", "neurons")
         keep = keep_with_last_resort(task, scores, dimensions, self.floors, self.align)
         edge = cut(Base.of(freeze(model), task.base.preprocess), keep)
-        return replace(edge, notes={"depth": float(depth)})
+        # a recovery compares with the base as it was, of which these weights are no cut
+        return replace(edge, source=task.base, notes={"depth": float(depth)})
 
     def _train(
         self, task: PruningTask, model: nn.Module, early: nn.Linear | None, depth: int, masks: Masks

@@ -7,6 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedprune.devices.budget import Budget
+from fedprune.pruning.method import Method
+from fedprune.pruning.uvc import UVC
+from fedprune.pruning.wdpruning import WDPruning
 from fedprune.recovery import least_squares
 from fedprune.recovery.least_squares import LAYERS, LeastSquares
 from fedprune.vit.base import Base
@@ -183,6 +187,19 @@ def test_readers_and_head_are_refitted_and_trained_weights_are_left_alone() -> N
         changed = {name for name, value in edge.model.state_dict().items() if not torch.equal(value, recovered[name])}
         expected = {f"blocks.{index}.{name}" for index in range(3) for name in names - left_alone}
         assert {name for name in changed if name.endswith("weight")} == expected | {"head.weight"}
+
+
+@pytest.mark.parametrize("method", [UVC(epochs=1), WDPruning(epochs=1)])
+def test_readers_that_a_method_trained_are_left_alone(method: Method) -> None:
+    """What they should say on the pretrained stream is not known: only the writers are refitted."""
+    task = task_of(random_base(dtype=torch.float32), images=16, budget=Budget(params=6000))
+    edge = method.derive(task)
+    readers = LeastSquares(layers=("qkv", "fc1")).recover(edge, task).model.state_dict()
+    assert all(torch.equal(value, readers[name]) for name, value in edge.model.state_dict().items())
+    whole = LeastSquares().recover(edge, task).model.state_dict()
+    changed = {name for name, value in edge.model.state_dict().items() if not torch.equal(value, whole[name])}
+    assert changed
+    assert not any("qkv" in name or "fc1" in name for name in changed)
 
 
 def test_refitting_the_classifier_brings_the_logits_closer() -> None:
