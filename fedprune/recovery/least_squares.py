@@ -21,7 +21,7 @@ CIFAR-100.
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, Branch, quick, start
-from fedprune.vit.refit import solve, token_weights
+from fedprune.vit.refit import solve, solve_by_leave_one_out, token_weights
 from fedprune.vit.shape import BlockKeep, BlockShape
 from fedprune.vit.stream import is_rotated, kept_stream
 from fedprune.vit.surgery import EdgeModel, cut, head_rows
@@ -43,6 +43,7 @@ from fedprune.vit.surgery import EdgeModel, cut, head_rows
 LAYERS = ("qkv", "proj", "fc1", "fc2", "head")
 ORDERS = ("sequential", "parallel")
 TARGETS = ("stream", "branch")
+HEADS = ("ridge", "leave_one_out")
 READERS = {"attention": "qkv", "mlp": "fc1"}
 
 
@@ -57,6 +58,9 @@ class LeastSquares(Recovery):
     Attributes:
         ridge: Pull to the cut weights, relative to the mean diagonal of the inputs' scatter.
         layers: Which layers are refitted, out of `LAYERS`.
+        head: How strongly the classifier is pulled to the base's: `"ridge"`, as all layers; `"leave_one_out"`, as
+            strongly as answers to images left out ask for. One image a class can ruin it, many images of a few classes
+            help it.
         order: `"sequential"`: a layer sees the stream of the edge model as refitted so far; `"parallel"`: the base's.
         target: What a branch should write: `"branch"`, what the base's branch writes; `"stream"`, what brings the edge
             model's stream back to the base's (the same thing where the order is parallel).
@@ -66,6 +70,7 @@ class LeastSquares(Recovery):
 
     ridge: float = 0.1
     layers: tuple[str, ...] = LAYERS
+    head: str = "ridge"
     order: str = "sequential"
     target: str = "stream"
     class_token: float = 8.0
@@ -76,10 +81,9 @@ class LeastSquares(Recovery):
             raise ValueError(f"ridge is {self.ridge} and class_token {self.class_token}; both must be positive.")
         if unknown := sorted(set(self.layers) - set(LAYERS)):
             raise ValueError(f"layers has {unknown[0]!r}; it may hold {', '.join(LAYERS)}.")
-        if self.order not in ORDERS:
-            raise ValueError(f"order is {self.order!r}; choose one of {', '.join(ORDERS)}.")
-        if self.target not in TARGETS:
-            raise ValueError(f"target is {self.target!r}; choose one of {', '.join(TARGETS)}.")
+        for name, known in (("head", HEADS), ("order", ORDERS), ("target", TARGETS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
 
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return a copy of the edge model with refitted layers; its notes say what that cost."""
@@ -122,7 +126,24 @@ class LeastSquares(Recovery):
                 mine = [stream + branch.write(values) for stream, values in zip(mine, inputs, strict=True)]
         if "head" in self.layers and sequential and not edge.shape.distilled:
             rows = torch.tensor(edge.classes, device=positions.device)
-            _refit_head(vit, edge.model, rows, base, mine, [count[:, None] for count in image_weights], self.ridge)
+            self._refit_head(vit, edge.model, rows, base, mine, image_weights)
+
+    def _refit_head(
+        self, vit: Any, model: Any, rows: Tensor, base: list[Tensor], mine: list[Tensor], counts: Sequence[Tensor]
+    ) -> None:
+        """Make the edge model's classifier say the base's logits in the rows that it keeps."""
+        wanted, inputs = [], []
+        for stream, own in zip(base, mine, strict=True):
+            features = vit.forward_head(vit.norm(stream), pre_logits=True)
+            wanted.append(vit.head(features)[:, None, rows].to(stream))
+            inputs.append(model.forward_head(model.norm(own), pre_logits=True)[:, None].to(stream))
+        weight, bias = model.head.weight.double(), model.head.bias.double()
+        if self.head == "leave_one_out":
+            seen, answers = (torch.cat(batches)[:, 0] for batches in (inputs, wanted))
+            weight, bias, _ = solve_by_leave_one_out(weight, bias, seen, answers, torch.cat(tuple(counts)))
+        else:
+            weight, bias = solve(weight, bias, inputs, wanted, [count[:, None] for count in counts], self.ridge)
+        _set(model.head, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -160,18 +181,6 @@ class _Reader:
         wanted = [self.norm(stream).to(stream) for stream in base]
         inputs = [branch.norm(stream) for stream in streams]
         _set(mine, *solve(mine.weight.double(), mine.bias.double(), inputs, wanted, weights, ridge, through))
-
-
-def _refit_head(
-    vit: Any, model: Any, rows: Tensor, base: list[Tensor], mine: list[Tensor], weights: list[Tensor], ridge: float
-) -> None:
-    """Make the edge model's classifier say the base's logits in the rows that it keeps."""
-    wanted, inputs = [], []
-    for stream, own in zip(base, mine, strict=True):
-        features = vit.forward_head(vit.norm(stream), pre_logits=True)
-        wanted.append(vit.head(features)[:, None, rows].to(stream))
-        inputs.append(model.forward_head(model.norm(own), pre_logits=True)[:, None].to(stream))
-    _set(model.head, *solve(model.head.weight.double(), model.head.bias.double(), inputs, wanted, weights, ridge))
 
 
 def _kept(base: Base, streams: list[Tensor], embed: IntArray) -> list[Tensor]:

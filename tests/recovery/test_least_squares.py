@@ -16,7 +16,7 @@ from fedprune.recovery.least_squares import LAYERS, LeastSquares
 from fedprune.vit.base import Base
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.precision import autocast
-from fedprune.vit.refit import solve
+from fedprune.vit.refit import PULLS, solve, solve_by_leave_one_out
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
@@ -56,6 +56,56 @@ def test_targets_behind_a_linear_layer_are_as_good_as_its_outputs() -> None:
     found = solve(weight, bias, inputs, behind, counts, 0.1, (outer, shift))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=EXACT)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_leave_one_out_is_what_refits_without_each_image_answer(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    weight, bias = torch.randn(4, 3, generator=draw).double(), torch.randn(4, generator=draw).double()
+    inputs, wanted = torch.randn(12, 3, generator=draw).double() + 1, 3 * torch.randn(12, 4, generator=draw).double()
+    counts = torch.randint(1, 4, (12,), generator=draw).double()
+
+    def refit(pull: float, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = counts @ inputs / counts.sum()
+        penalty = pull * ((inputs - mean).square().sum(1) @ counts) / 3  # that of all images, whoever is left out
+        z, t, w = inputs[which], wanted[which], counts[which]
+        design = torch.cat((z, torch.ones(len(z), 1).double()), 1)
+        square = design.T @ (design * w[:, None]) + torch.diag(torch.tensor([penalty, penalty, penalty, 0.0]).double())
+        change = torch.linalg.solve(square, design.T @ ((t - z @ weight.T - bias) * w[:, None]))
+        return weight + change[:3].T, bias + change[3]
+
+    def divergence(pull: float) -> float:
+        total = 0.0
+        for image in range(12):
+            new, shift = (weight, bias) if pull == np.inf else refit(pull, torch.arange(12) != image)
+            answers, logits = wanted[image].log_softmax(0), new @ inputs[image] + shift
+            total += float(counts[image] * (answers.exp() * (answers - logits.log_softmax(0))).sum())
+        return total
+
+    new, shift, pull = solve_by_leave_one_out(weight, bias, inputs, wanted, counts)
+    found = [divergence(each) for each in (np.inf, *PULLS)]
+    assert pull == (np.inf, *PULLS)[int(np.argmin(found))]
+    expected = (weight, bias) if pull == np.inf else refit(pull, torch.arange(12))
+    for one, other in zip((new, shift), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_the_head_is_refitted_where_images_suffice_and_left_alone_where_they_do_not() -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, bias, truth = (torch.randn(size, generator=draw).double() for size in ((4, 20), (4,), (4, 20)))
+    many, few = (torch.randn(count, 20, generator=draw).double() for count in (400, 12))
+
+    def noisy(inputs: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        return inputs @ of.T + bias + 2 * torch.randn(len(inputs), 4, generator=draw).double()
+
+    moved, _, pull = solve_by_leave_one_out(weight, bias, many, noisy(many, truth), torch.ones(400))
+    assert pull <= 0.1
+    assert (moved - truth).norm() < 0.3 * (weight - truth).norm()
+    _, _, pull = solve_by_leave_one_out(weight, bias, few, noisy(few, weight), torch.ones(12))
+    assert pull >= 1
+    only = solve_by_leave_one_out(weight, bias, few[:1], noisy(few[:1], truth), torch.ones(1))
+    assert torch.equal(only[0], weight)
 
 
 def test_one_constant_input_leaves_the_weights_and_moves_the_bias() -> None:
@@ -160,6 +210,16 @@ def test_the_edge_model_and_the_base_stay_as_they_are_and_repeats_give_equal_bit
     assert first.notes["recovery_images"] == len(np.unique(task.proxy))
 
 
+def test_leave_one_out_changes_nothing_but_the_head() -> None:
+    base = random_base("plain")
+    task = task_of(base, images=64)
+    edge = cut(base, half_of(base.shape, "embed"))
+    fixed, chosen = (
+        LeastSquares(head=head).recover(edge, task).model.state_dict() for head in ("ridge", "leave_one_out")
+    )
+    assert {name for name in fixed if not torch.equal(fixed[name], chosen[name])} <= {"head.weight", "head.bias"}
+
+
 def test_only_the_named_layers_change() -> None:
     base = random_base("plain")
     task = task_of(base)
@@ -216,7 +276,15 @@ def test_refitting_the_classifier_brings_the_logits_closer() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ridge": 0.0}, {"class_token": 0.0}, {"layers": ("mlp",)}, {"order": "both"}, {"target": "logits"}]
+    "wrong",
+    [
+        {"ridge": 0.0},
+        {"class_token": 0.0},
+        {"layers": ("mlp",)},
+        {"head": "hat"},
+        {"order": "both"},
+        {"target": "logits"},
+    ],
 )
 def test_wrong_options_are_refused_in_a_sentence(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
