@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from fedprune.report.table import Table, build_table
 from fedprune.study.collect import Reading, collect
 from fedprune.study.metrics import metric
-from fedprune.study.study import Line, Scale, Study
+from fedprune.study.scales import Scale
+from fedprune.study.study import Line, Study
 from fedprune.study.sweep import Sweep
 
 COLUMNS = {

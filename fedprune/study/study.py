@@ -16,6 +16,7 @@ from fedprune.core.registry import build
 from fedprune.study.collect import Reading
 from fedprune.study.metrics import metric
 from fedprune.study.names import read_yaml, study_folder, study_names
+from fedprune.study.scales import Scale, read_scales
 from fedprune.study.sweep import Cell, Settings, Sweep, configure, without_duplicates
 
 KINDS = ("table", "figure")
@@ -58,28 +59,6 @@ class Line:
     def at(self, scale: str) -> bool:
         """Say whether the line exists at a scale."""
         return not self.scales or scale in self.scales
-
-
-@dataclass(frozen=True)
-class Scale:
-    """One size at which a study runs.
-
-    Attributes:
-        seeds: Number of seeds, from 0 on.
-        settings: What all runs of this scale share.
-        draws: Settings with several values each: a seed's runs differ in them, and are averaged before anything else.
-            Where a row or column has such a setting in its `without`, there is one run a seed.
-        note: What a reader should know about it.
-    """
-
-    seeds: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    draws: dict[str, list[Any]] = field(default_factory=dict)
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError("seeds must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -238,10 +217,7 @@ def read_study(name: str) -> Study:
     if absent := [key for key in ("kind", "title", "scales") if key not in values]:
         raise ConfigError(f"{path} has no {absent[0]!r}.")
     built: dict[str, Any] = {**values, "name": f"{path.parent.name}/{path.stem}"}
-    built["scales"] = {
-        str(scale): build(Scale, options or {}, where=f"{path}, scale {scale}")
-        for scale, options in values["scales"].items()
-    }
+    built["scales"] = read_scales(values["scales"], path)
     if values.get("published"):
         built["published"] = build(Published, values["published"], where=f"{path}, published")
     return build(Study, built, where=str(path))

@@ -7,7 +7,8 @@ import pytest
 
 from fedprune.core.errors import ConfigError
 from fedprune.report.figure import draw
-from fedprune.study.study import Line, Scale, Study
+from fedprune.study.scales import Scale
+from fedprune.study.study import Line, Study
 
 ATTACK = "attack:membership:tpr_at_1pct_fpr"
 ACCURACY = {("mark", "1"): [80, 82], ("mark", "4"): [80, 82], ("ours", "1"): [50, 54], ("ours", "4"): [70, 70]}

@@ -8,7 +8,8 @@ import pytest
 
 from fedprune.report.render import escape_latex, latex, markdown
 from fedprune.report.table import build_table, summary_rows
-from fedprune.study.study import Line, Published, Scale, Study
+from fedprune.study.scales import Scale
+from fedprune.study.study import Line, Published, Study
 
 LONG = "a method with a very long name & 100 % of {special}_characters"
 

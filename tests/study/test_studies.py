@@ -7,7 +7,7 @@ import pytest
 from fedprune.core.errors import ConfigError
 from fedprune.report.figure import DRAWINGS
 from fedprune.report.pictures import PICTURES
-from fedprune.study.names import study_folder, study_names
+from fedprune.study.names import read_yaml, study_folder, study_names
 from fedprune.study.study import Study, cells_of, read_study
 
 NAMES = sorted(study_names())
@@ -108,6 +108,38 @@ def test_lines_of_different_scales_may_share_a_label(tmp_path):
     file.write_text(head + twice % "glyphs")
     with pytest.raises(ConfigError, match="the column 'a' stands twice"):
         read_study(str(file))
+
+
+def test_scales_are_a_shared_set_or_that_with_changes(tmp_path):
+    file = tmp_path / "paper" / "table.yaml"
+    file.parent.mkdir()
+    head = "kind: table\ntitle: t\nrows: [{label: a}]\nscales: "
+    shared = read_yaml(study_folder() / "scales.yaml")["privacy"]
+
+    file.write_text(head + "privacy\n")
+    assert {name: dataclasses.asdict(scale) for name, scale in read_study(str(file)).scales.items()} == {
+        name: {"settings": {}, "draws": {}, "note": "", **options} for name, options in shared.items()
+    }
+    file.write_text(
+        head + "{like: privacy, digits: {seeds: 7, settings: {proxy_size: 9}, draws: {seed: [1]}}, tiny: {seeds: 1}}\n"
+    )
+    changed = read_study(str(file)).scales
+    assert changed.keys() == {*shared, "tiny"}
+    assert changed["digits"].seeds == 7
+    assert changed["digits"].settings == {**shared["digits"]["settings"], "proxy_size": 9}
+    assert changed["digits"].draws == {**shared["digits"]["draws"], "seed": [1]}
+    assert changed["digits"].note == shared["digits"]["note"]
+    assert changed["glyphs"].settings == shared["glyphs"]["settings"]  # reading one study changes no other
+    file.write_text(head + "{like: secrecy}\n")
+    with pytest.raises(ConfigError, match="names the scales 'secrecy'. There are: eight_devices, "):
+        read_study(str(file))
+
+
+def test_shared_scales_are_shared():
+    texts = [path.read_text() for path in study_folder().glob("*/*.yaml")]
+    for name in read_yaml(study_folder() / "scales.yaml"):
+        users = [text for text in texts if f"scales: {name}\n" in text or f"like: {name}\n" in text]
+        assert len(users) > 1, name
 
 
 def test_a_run_behind_two_numbers_is_planned_once():
