@@ -1,5 +1,6 @@
 """Arrays that are computed once: named by the content of what they follow from, verified when read."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from zlib import error as ZlibError
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.core.errors import DiskError
 from fedprune.core.files import write_atomic
 from fedprune.core.hashing import content_hash
 from fedprune.core.memory import aligned
+
+logger = logging.getLogger(__name__)
 
 
 def cached_array(folder: Path, purpose: str, key: Any, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -28,7 +32,10 @@ def cached_array(folder: Path, purpose: str, key: Any, compute: Callable[[], NDA
     if stored is not None:
         return stored
     values = compute()
-    write_atomic(path, lambda temporary: _write(temporary, values))
+    try:
+        write_atomic(path, lambda temporary: _write(temporary, values))
+    except DiskError as error:  # it will be computed again; a full disk is no reason to be without it now
+        logger.warning("%s", error)
     return values
 
 

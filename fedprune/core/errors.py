@@ -20,6 +20,10 @@ class ModelError(FedpruneError):
     """A model, checkpoint or shape that cannot be used here."""
 
 
+class DiskError(FedpruneError):
+    """A file that cannot be written: this machine's affair, which ends a run and is never put down to a device."""
+
+
 class BudgetError(FedpruneError):
     """A budget that no legal edge model meets."""
 

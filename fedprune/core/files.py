@@ -7,20 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedprune.core.errors import FedpruneError
+from safetensors import SafetensorError
+
+from fedprune.core.errors import DiskError
+from fedprune.core.text import describe
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file in `path`'s folder, then put it in place in one step.
 
     Raises:
-        FedpruneError: the folder cannot be written to, or the disk is full; what stood at `path` still does.
+        DiskError: the folder cannot be written to, or the disk is full; what stood at `path` still does.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise FedpruneError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
+        raise DiskError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,8 +32,9 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        raise FedpruneError(f"Cannot write {path}: {error.strerror}. Free space or choose another folder.") from error
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        why = getattr(error, "strerror", None) or describe(error)
+        raise DiskError(f"Cannot write {path}: {why}. Free space or choose another folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedprune.core.errors import BudgetError, FedpruneError, ReportRejected
+from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
 from fedprune.core.text import describe
 from fedprune.data.images import IntArray
 from fedprune.devices.clock import Timeline
@@ -202,6 +202,8 @@ class EdgeModels(Strategy):
             try:
                 proxies[device] = self.server.choose_proxy(device)
                 self.rows[device].extra["proxy_seconds"] = time.perf_counter() - start
+            except (DiskError, OSError):
+                raise
             except Exception as error:  # an odd report must not end the others' run
                 logger.exception("device %d: no proxy set", device)
                 self._fail(device, "failed", f"no proxy set: {describe(error)}")
@@ -226,6 +228,8 @@ class EdgeModels(Strategy):
                 return
             try:
                 message = self._edge_model_message(device, indices, role)
+            except (DiskError, OSError):  # this machine's affair: no device has failed
+                raise
             except BudgetError as refusal:
                 self._fail(device, "refused", str(refusal))
             except FedpruneError as error:
