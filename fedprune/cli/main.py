@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fedprune
 from fedprune.core.errors import FedpruneError
+from fedprune.core.text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except FedpruneError as error:
-        print(f"fedprune: {error}", file=sys.stderr)
+        print(f"fedprune: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fedprune: stopped; the same command goes on from here.", file=sys.stderr)

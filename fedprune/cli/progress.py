@@ -7,13 +7,25 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from fedprune.core.text import printable
 from fedprune.protocol.observer import Observer
 
-console = Console(width=None if sys.stdout.isatty() else 140)
+
+class PlainConsole(Console):
+    """A console that prints text as it is: names, reasons and notes come from devices, files and plug-ins."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Lay out text, its brackets and colons taken literally, its control characters replaced."""
+        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+
+console = PlainConsole(width=None if sys.stdout.isatty() else 140)
 
 
 class Bars(Observer):

@@ -54,7 +54,7 @@ def run_overrides(
     incomplete = 0
     for number, config in enumerate(configs, start=1):
         if len(configs) > 1:
-            console.print(f"[bold]run {number} of {len(configs)}[/bold]  {config.title()}")
+            console.print(f"run {number} of {len(configs)}  {config.title()}", style="bold", highlight=False)
         try:
             with Bars(config.quiet) as bars:
                 began = datetime.now(UTC)

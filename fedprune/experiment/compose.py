@@ -3,7 +3,9 @@
 import dataclasses
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedprune
@@ -28,11 +30,24 @@ from fedprune.experiment.precision import settle_precision
 GROUPS = [kind for kind in KINDS if kind in RunConfig.__dataclass_fields__]
 
 
+NOT_WORDS = ("true", "false", "null", "inf", "nan")
+
+
 def config_folder() -> Path:
     """Return the folder `conf/`: inside an installed package, or beside the package in a checkout."""
     package = Path(fedprune.__file__).parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
+
+
+def quoted(text: str) -> str:
+    """Write text in Hydra's grammar, so that it is taken letter by letter."""
+    return QuotedString(text=text.replace("${", "\\${"), quote=Quote.single).with_quotes()
+
+
+def is_word(text: str) -> bool:
+    """Say whether Hydra's grammar takes `text` for itself and for nothing else: no number, no truth, no sign."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", text) is not None and text.lower() not in NOT_WORDS
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
@@ -41,8 +56,13 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: one sentence that says which override is wrong and what is allowed.
     """
-    node = _compose_node(_parse(overrides), overrides)
-    values = {str(key): _plain(str(key), node._get_node(key)) for key in node}
+    parsed = _parse(overrides)
+    node = _compose_node(parsed, [override.input_line or "" for override in parsed])
+    try:
+        values = {str(key): _plain(str(key), node._get_node(key)) for key in node}
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a setting"
+        raise ConfigError(f"{key}: {_first_sentence(error)}. Set it to a value that is there.") from error
     return settle_precision(RunConfig.from_dict(values))
 
 
@@ -52,11 +72,18 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for override in _parse(overrides):
         if override.is_sweep_override():
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            choices.append([f"{key}={value}" for value in _values(override)])
         else:
             choices.append([override.input_line or ""])
     runs = [list(combination) for combination in itertools.product(*choices)]
     return [run for index, run in enumerate(runs) if run not in runs[:index]]
+
+
+def _values(override: Override) -> list[str]:
+    if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        key = override.get_key_element()
+        raise ConfigError(f"{override.input_line!r} is no list of values. Write {key}=0,1,2 or {key}=range(0,3).")
+    return list(override.sweep_string_iterator())
 
 
 def register_options() -> None:
@@ -123,6 +150,10 @@ def _explain(error: Exception, parsed: list[Override], chosen: DictConfig) -> st
             allowed = [str(key) for key in node]
             return f"{where} has no key {last!r}{_nearest(last, allowed)} It has: {', '.join(allowed) or 'none'}."
     cause = error.__cause__ or error
+    for override in parsed:
+        where, value = override.key_or_group, override.value()
+        if isinstance(OmegaConf.select(chosen, where), ListConfig) and not isinstance(value, list):
+            return f"{where} is a list of values. Write {where}=[{value}]."
     return f"{_first_sentence(error)}: {_first_sentence(cause)}"
 
 
@@ -136,14 +167,28 @@ def _first_sentence(error: BaseException) -> str:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"{_first_sentence(error)}. Write settings as key=value.") from error
+    parsed = [_parse_one(override) for override in overrides]
     for override in parsed:
         if not override.key_or_group:
             raise ConfigError(f"{override.input_line!r} sets nothing. Write settings as key=value.")
+        if override.is_add() or override.is_force_add() or override.is_delete():
+            raise ConfigError(
+                f"{override.input_line!r} adds or takes away a setting, but settings are fixed. Write key=value."
+            )
     return parsed
+
+
+def _parse_one(override: str) -> Override:
+    """Parse one override; what the grammar does not take, such as a path with `=` in it, is taken as text."""
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(override)
+    except HydraException as error:
+        key, sign, value = override.partition("=")
+        with suppress(HydraException):
+            if sign and value[:1] not in "\"'[{":
+                return parser.parse_override(f"{key}={quoted(value)}")
+        raise ConfigError(f"{_first_sentence(error)}. Write settings as key=value.") from error
 
 
 def _plain(key: str, node: Any) -> Any:

@@ -23,7 +23,7 @@ from fedprune.experiment.provenance import (
     write_provenance,
 )
 from fedprune.experiment.record import CONFIG, Record, is_finished, note_failure, read_record, write_record
-from fedprune.federation.logs import FORMAT
+from fedprune.federation.logs import FORMAT, PlainFormatter
 from fedprune.federation.strategy import EdgeModels
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.server import Server
@@ -69,7 +69,7 @@ def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Re
 def log_file(path: Path) -> Iterator[None]:
     """Append what the server and the devices log to `path` for as long as the run goes on."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(PlainFormatter(FORMAT))
     loggers = [logging.getLogger("fedprune"), logging.getLogger("flwr")]
     levels = [logger.level for logger in loggers]
     loggers[0].setLevel(logging.INFO)

@@ -8,8 +8,18 @@ import logging
 import os
 from pathlib import Path
 
+from fedprune.core.text import printable
+
 DEVICE_LOG = "FEDPRUNE_DEVICE_LOG"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes records without control characters: what a device says must not steer the terminal of who reads."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        return printable(super().format(record))
 
 
 def log_path() -> Path | None:
@@ -26,7 +36,7 @@ def join_log(path: str = "") -> None:
     if not name or log_path() is not None:
         return
     handler = logging.FileHandler(name, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(PlainFormatter(FORMAT))
     logger = logging.getLogger("fedprune")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

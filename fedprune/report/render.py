@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from fedprune.core.text import printable
 from fedprune.report.table import Comparison, Table, TableCell
 
 LATEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
@@ -97,12 +98,12 @@ def number(value: float, digits: int, sign: str = "") -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape what would break a cell."""
-    return text.replace("|", "\\|")
+    return printable(text).replace("\n", " ").replace("|", "\\|")
 
 
 def escape_latex(text: str) -> str:
     """Escape LaTeX's special characters."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in printable(text))
 
 
 def _plain(cell: TableCell) -> str:

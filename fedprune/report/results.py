@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fedprune.core.files import write_atomic, write_json, write_text
+from fedprune.core.text import csv_text
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import is_finished, read_record, versions
 from fedprune.report.render import latex, markdown
@@ -41,7 +42,7 @@ def write_table(results: Path, table: Table, tidy: pd.DataFrame, sweep: Sweep) -
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as CSV; floats keep every digit."""
-    write_atomic(path, lambda temporary: frame.to_csv(temporary, index=False, lineterminator="\n"))
+    write_atomic(path, lambda temporary: frame.map(csv_text).to_csv(temporary, index=False, lineterminator="\n"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:

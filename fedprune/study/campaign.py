@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedprune.core.errors import FedpruneError, require
 from fedprune.core.files import write_json
+from fedprune.experiment.compose import quoted
 from fedprune.study.sweep import Cell
 from fedprune.study.worker import Outcome, Worker
 
@@ -68,20 +69,22 @@ def launch(cells: Sequence[Cell], launcher: str, folder: Path, settings: Sequenc
     extra = LAUNCHERS[launcher]
     require(f"hydra_plugins.{PLUGINS[extra]}", extra)
     plan = (folder / "plan.json").absolute()
-    configs = {cell.config.identity(): _absolute(cell).config.to_dict() for cell in cells}
+    # A word that no grammar takes for a number: an id such as 3e4184651106 would be infinity.
+    configs = {f"cell-{cell.config.identity()}": _absolute(cell).config.to_dict() for cell in cells}
     write_json(plan, configs)
     command = [sys.executable, "-m", "fedprune.study.hydra_job", "-m", f"hydra/launcher={launcher}"]
-    command += [f"plan='{plan}'", f"cell={','.join(configs)}", f"hydra.sweep.dir='{folder.absolute() / launcher}'"]
+    command += [f"plan={quoted(str(plan))}", f"cell={','.join(configs)}"]
+    command += [f"hydra.sweep.dir={quoted(str(folder.absolute() / launcher))}"]
     return subprocess.run([*command, *settings], check=False).returncode
 
 
-def read_cell(plan: Path, identity: str) -> Cell:
+def read_cell(plan: Path, name: str) -> Cell:
     """Read one cell of a launcher's plan."""
     from fedprune.experiment.compose import register_options
     from fedprune.experiment.config import RunConfig
 
     register_options()
-    return Cell({}, RunConfig.from_dict(json.loads(plan.read_text(encoding="utf-8"))[identity]))
+    return Cell({}, RunConfig.from_dict(json.loads(plan.read_text(encoding="utf-8"))[name]))
 
 
 def _absolute(cell: Cell) -> Cell:

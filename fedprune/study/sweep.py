@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.compose import compose, config_folder, expand
+from fedprune.experiment.compose import compose, config_folder, expand, is_word, quoted
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.provenance import newest_folder
 from fedprune.study.names import read_yaml
@@ -182,7 +182,7 @@ def _choices(axis: str, choices: Any) -> dict[str, Settings]:
 def _label(choice: Any) -> str:
     if isinstance(choice, dict):
         return ", ".join(f"{key}={_write(value)}" for key, value in choice.items())
-    return _write(choice)
+    return choice if isinstance(choice, str) else _write(choice)
 
 
 def _write(value: Any) -> str:
@@ -195,6 +195,4 @@ def _write(value: Any) -> str:
         return f"[{','.join(map(_write, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_write(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str) and not value.replace("_", "").replace("-", "").replace(".", "").isalnum():
-        return "'" + value.replace("'", "\\'") + "'"
-    return str(value)
+    return quoted(value) if isinstance(value, str) and not is_word(value) else str(value)
