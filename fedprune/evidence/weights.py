@@ -67,7 +67,7 @@ def sum_by_unit(values: Mapping[str, Tensor], shape: Shape) -> Tensor:
             if name.startswith(f"blocks.{index}.")
         }
         rows += _block_rows(own, block)
-        embed = embed + _along(own["attn.proj.weight"], 0) + _along(own["mlp.fc2.weight"], 0)
+        embed = sum((_along(own[name], 0) for name in ("attn.proj.weight", "mlp.fc2.weight") if name in own), embed)
     return torch.cat([embed, *rows])
 
 
@@ -95,13 +95,18 @@ def weight_taylor_rows(
 
 
 def _block_rows(own: Mapping[str, Tensor], block: BlockShape) -> list[Tensor]:
-    """Return the block's part of a row of units."""
+    """Return the block's part of a row of units; a branch that is gone has none."""
+    nothing = torch.zeros(0, dtype=torch.float64)
+    neurons = nothing
+    if block.neurons:
+        neurons = _along(own["mlp.fc1.weight"], 0) + own["mlp.fc1.bias"].double() + _along(own["mlp.fc2.weight"], 1)
+    if not block.heads:
+        return [torch.zeros(1, dtype=torch.float64), neurons.sum()[None], nothing, nothing, nothing, neurons]
     inner = block.heads * block.qk
     qkv = _along(own["attn.qkv.weight"], 0) + own["attn.qkv.bias"].double()
     query, key, value = torch.split(qkv, [inner, inner, block.heads * block.v])
     qk = query + key
     v = value + _along(own["attn.proj.weight"], 1)
-    neurons = _along(own["mlp.fc1.weight"], 0) + own["mlp.fc1.bias"].double() + _along(own["mlp.fc2.weight"], 1)
     heads = qk.reshape(block.heads, -1).sum(1) + v.reshape(block.heads, -1).sum(1)
     return [heads.sum()[None], neurons.sum()[None], heads, qk, v, neurons]
 

@@ -1,7 +1,7 @@
 """First-order Taylor importance weight by weight, added up by unit."""
 
 import copy
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,9 +10,14 @@ from torch import nn
 
 from fedprune.data.images import IntArray
 from fedprune.evidence.losses import image_losses
+from fedprune.evidence.measure import measure
 from fedprune.evidence.weights import sum_by_unit
 from fedprune.pruning.method import PruningTask
+from fedprune.pruning.reestimation import units_kept
 from fedprune.vit.branches import quick
+from fedprune.vit.shape import Shape
+from fedprune.vit.surgery import EdgeModel
+from fedprune.vit.units import row_length
 
 FloatArray = NDArray[np.float64]
 
@@ -33,7 +38,30 @@ def weight_taylor(task: PruningTask, images: IntArray, per_image: bool, loss: st
     """
     if per_image:
         return task.evidence.under(loss, task.classes).mean_row("weight_taylor", images)
-    model: Any = gradient_copy(task)
+    return _together(task, gradient_copy(task), task.base.shape, images, loss)
+
+
+def weight_taylor_left(task: PruningTask, edge: EdgeModel, per_image: bool) -> FloatArray:
+    """Return the same of what is left in an edge model with all classes, on the proxy set: a row of the base's units.
+
+    What is gone has 0. Such rows are the device's own.
+    """
+    if per_image:
+        unique, counts = np.unique(task.proxy, return_counts=True)
+        how = replace(task.evidence.how, loss="labels", classes=task.classes)
+        batches = measure(edge.model, edge.shape, edge.preprocess, task.images, unique, ("weight_taylor",), how)
+        rows = np.concatenate([part["weight_taylor"] for _, part in batches]).astype(np.float64)
+        left: FloatArray = counts @ rows / len(task.proxy)
+    else:
+        model = copy.deepcopy(edge.model).requires_grad_(True).eval()
+        left = _together(task, model, edge.shape, task.proxy, "labels")
+    result = np.zeros(row_length(task.base.shape))
+    result[units_kept(task.base.shape, edge.keep)] = left
+    return result
+
+
+def _together(task: PruningTask, model: nn.Module, shape: Shape, images: IntArray, loss: str) -> FloatArray:
+    """Return the sums of one gradient over all images, of a model whose weights take gradients."""
     unique, counts = np.unique(images, return_counts=True)
     for at in range(0, len(unique), _BATCH):
         part, weight = unique[at : at + _BATCH], torch.from_numpy(counts[at : at + _BATCH]).float()
@@ -43,8 +71,10 @@ def weight_taylor(task: PruningTask, images: IntArray, per_image: bool, loss: st
         losses = image_losses(logits.float(), torch.from_numpy(task.images.labels[part]), loss, task.classes)
         (losses * weight).sum().div(len(images)).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        products = {name: (weight * weight.grad).abs() for name, weight in model.named_parameters()}
-    row: FloatArray = sum_by_unit(products, task.base.shape).numpy()
+        products = {
+            name: (value * value.grad).abs() for name, value in model.named_parameters() if value.grad is not None
+        }
+    row: FloatArray = sum_by_unit(products, shape).numpy()
     return row
 
 

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import budget_without
+from fedprune.evidence.weights import sum_by_unit
 from fedprune.pruning.layer_classifiers import depth_for
 from fedprune.pruning.masks import Masks
 from fedprune.pruning.nuwa_v1 import NuwaV1, share_before
 from fedprune.pruning.nuwa_v2 import NuwaV2, energy_width
+from fedprune.pruning.weight_groups import gradient_copy
 from fedprune.vit.counts import count_params
 from fedprune.vit.lowrank import low_rank
+from fedprune.vit.shape import Keep
+from fedprune.vit.surgery import cut
+from fedprune.vit.units import row_length, unit_indices
 from tests.recovery.tiny import KINDS, random_base, task_of
 
 
@@ -48,7 +53,7 @@ def test_blocks_that_do_nothing_are_dropped_from_the_end() -> None:
     task = task_of(base, images=48)
     # all layers' classifiers are the same then, so every depth is as good as the last: one block stays
     assert depth_for(task, 48, 0.95) == 1
-    edge = NuwaV1().derive(replace(task, budget=Budget(params=10**9)))
+    edge = NuwaV1(stop_at_budget=False).derive(replace(task, budget=Budget(params=10**9)))
     assert [keep.block for keep in edge.keep.blocks] == [0]
     assert edge.notes["depth"] == 1
 
@@ -123,3 +128,75 @@ def test_eighty_steps_move_masks_as_far_as_their_start(monkeypatch: pytest.Monke
     monkeypatch.setattr(Masks, "fresh", lambda *settings, **more: made.append(fresh(*settings, **more)) or made[-1])
     NuwaV2(epochs=20)._learn(task_of(random_base("plain", dtype=torch.float32), images=32))
     assert max(float((scores.detach() - 1).abs().max()) for scores in made[0].scores.values()) > 1
+
+
+def test_the_embedding_is_scored_weight_by_weight_offline() -> None:
+    """Equation 4 by autograd: E_x |w dL/dw| of whatever reads and writes a dimension, over the pool, all classes."""
+    base = random_base("plain")
+    task = task_of(base, images=6)
+    model = gradient_copy(task)
+    total = np.zeros(16)
+    for image in task.pool:
+        model.zero_grad()
+        pixels = base.preprocess(task.images.read(np.array([image]))).double()
+        label = torch.tensor([task.images.labels[image]])
+        torch.nn.functional.cross_entropy(model(pixels), label).backward()
+        sizes = {name: (value * value.grad).abs().detach() for name, value in model.named_parameters()}
+        total += sum_by_unit(sizes, base.shape)[:16].numpy() / len(task.pool)
+    row = np.zeros(row_length(base.shape))
+    rounds = NuwaV1()._last_rounds(task, row + 1, Keep.everything(base.shape))[:16]
+    np.testing.assert_allclose(rounds, (1 - share_before(total)) / 0.025, rtol=1e-3)
+
+
+def test_heads_are_scored_on_the_blocks_that_are_left_and_neurons_on_the_heads_that_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With depth 2 and half of the heads' importance kept, by hand: two cuts, scored one after the other."""
+    base = random_base("plain")
+    task = task_of(base, images=12, classes=(3, 5), budget=budget_without(base.shape, 0.5, "params"))
+    monkeypatch.setattr("fedprune.pruning.nuwa_v1.depth_for", lambda task, sample, share: 2)
+    monkeypatch.setattr("fedprune.pruning.nuwa_v1.use_classifier", lambda task, edge, sample, depth: None)
+    seen: list[tuple[int, int]] = []
+    rows: list[np.ndarray] = []
+    taylor = NuwaV1._taylor
+
+    def watched(self: NuwaV1, task: object, left: Keep) -> np.ndarray:
+        seen.append((len(left.blocks), sum(len(block.heads) for block in left.blocks)))
+        rows.append(taylor(self, task, left))
+        return rows[-1]
+
+    monkeypatch.setattr(NuwaV1, "_taylor", watched)
+    edge = NuwaV1(head_share=0.5, stop_at_budget=False).derive(task)
+    heads = rows[0][np.concatenate([block.heads for block in unit_indices(base.shape).blocks])]
+    assert seen[0] == (2, 4)
+    assert not heads[4:].any(), "the third block is gone when heads are scored"
+    stay = share_before(heads) < 0.5
+    assert seen[1] == (2, stay.sum())
+    assert [block.heads.tolist() for block in edge.keep.blocks if len(block.heads)] == [
+        np.flatnonzero(stay[start : start + 2]).tolist() for start in (0, 2) if stay[start : start + 2].any()
+    ]
+    # and the row itself, by autograd on the cut model
+    left = replace(Keep.everything(base.shape), blocks=Keep.everything(base.shape).blocks[:2])
+    model = cut(base, left).model.requires_grad_(True)
+    total = np.zeros(2 * 32)
+    for image in task.proxy:
+        model.zero_grad()
+        label = int(task.images.labels[image])
+        logits = model(base.preprocess(task.images.read(np.array([image]))).double())[:, [3, 5]]
+        if label in (3, 5):
+            torch.nn.functional.cross_entropy(logits, torch.tensor([int(label == 5)])).backward()
+            for index, block in enumerate(model.blocks):
+                fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+                size = (fc1.weight * fc1.weight.grad).abs().sum(1) + (fc1.bias * fc1.bias.grad).abs()
+                size += (fc2.weight * fc2.weight.grad).abs().sum(0)
+                total[32 * index : 32 * index + 32] += size.detach().numpy() / len(task.proxy)
+    found = np.concatenate([rows[0][block.neurons] for block in unit_indices(base.shape).blocks[:2]])
+    np.testing.assert_allclose(found, total, rtol=1e-4, atol=1e-9)
+
+
+def test_one_shot_pruning_stops_at_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that would take two of three blocks, for a budget that the first of them meets."""
+    base = random_base("plain")
+    monkeypatch.setattr("fedprune.pruning.nuwa_v1.depth_for", lambda task, sample, share: 1)
+    task = task_of(base, images=48, budget=budget_without(base.shape, 0.15, "params"))
+    assert [len(NuwaV1(stop_at_budget=stop).derive(task).keep.blocks) for stop in (True, False)] == [2, 1]
