@@ -92,6 +92,7 @@ def _provenance(folder: Path, device: int) -> dict[str, Any]:
 
 def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
     """Return images to check with: of the run's public pool, or noise where there is no run."""
+    import numpy as np
     import torch
 
     from fedprune.vit.base import Preprocess
@@ -100,12 +101,12 @@ def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
         side = file.shape.image_size
         return torch.randn(CHECKED_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0)), "noise images"
     from fedprune.experiment.record import read_record
-    from fedprune.protocol.setup import open_world
+    from fedprune.protocol.simulation import open_simulation
 
-    world = open_world(read_record(folder).config.setup())
+    pool = open_simulation(read_record(folder).config.setup()).local.public.pool
     values = file.card["preprocess"]
     preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
-    return preprocess(world.dataset.train.read(world.partition.pool[:CHECKED_IMAGES])), "images of the public pool"
+    return preprocess(pool.read(np.arange(min(CHECKED_IMAGES, len(pool))))), "images of the public pool"
 
 
 def _copy(source: Path, target: Path) -> None:

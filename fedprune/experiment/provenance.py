@@ -21,7 +21,7 @@ from fedprune.core.files import write_json
 from fedprune.core.hashing import content_hash
 from fedprune.core.kinds import KINDS
 from fedprune.experiment.config import RunConfig
-from fedprune.protocol.setup import World
+from fedprune.protocol.private import LocalData
 
 FILE = "provenance.json"
 UNCHANGING = ("engine",)  # options that change no result
@@ -54,12 +54,12 @@ def provenance(config: RunConfig, known: dict[Any, dict[str, str]] | None = None
     return found
 
 
-def contents(world: World) -> dict[str, str]:
+def contents(local: LocalData) -> dict[str, str]:
     """Return the fingerprints of what a run computes with, once it is loaded."""
     return {
-        "the images of the data set": world.dataset.fingerprint,
-        "the partition": world.partition.fingerprint,
-        "the base": world.base.fingerprint,
+        "the images of the data set": local.dataset.fingerprint,
+        "the partition": local.partition.fingerprint,
+        "the base": local.base.fingerprint,
     }
 
 

@@ -26,10 +26,11 @@ from fedprune.experiment.record import CONFIG, Record, is_finished, note_failure
 from fedprune.federation.logs import FORMAT, PlainFormatter
 from fedprune.federation.strategy import EdgeModels
 from fedprune.protocol.observer import Observer
-from fedprune.protocol.server import Server
-from fedprune.protocol.setup import Setup, World, open_world
+from fedprune.protocol.private import open_local
+from fedprune.protocol.setup import Setup
+from fedprune.protocol.simulation import Simulation, open_simulation
 
-_loaded: dict[Setup, Hashes] = {}  # what the worlds that stay loaded were loaded from
+_loaded: dict[Setup, Hashes] = {}  # what the data that stay loaded were loaded from
 
 
 def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Record:
@@ -87,28 +88,27 @@ def log_file(path: Path) -> Iterator[None]:
 def _execute(config: RunConfig, folder: Path, now: Hashes, listener: Observer) -> Record:
     start = time.perf_counter()
     torch.set_num_threads(config.threads)
-    world = _open(config.setup(), now)
-    now = {**now, **contents(world)}
+    simulation = _open(config.setup(), now)
+    now = {**now, **contents(simulation.local)}
     if changed := changes(folder, now):
         raise FedpruneError(changed_sentence(folder, changed))
     write_provenance(folder, now)
     (folder / "record.json").unlink(missing_ok=True)  # of a try in which devices failed
     journal = Journal(folder, config.save_models, listener)
-    server = Server(world, config.server_options())
-    timeline = config.clock.timeline(len(server.world.partition.shards), config.seed)
-    strategy = EdgeModels(server, journal, timeline)
-    config.engine.run(strategy, len(strategy.rows))
+    state = simulation.round(config.server_options(), journal, config.clock)
+    config.engine.run(EdgeModels(state, config.setup()), len(state.rows))
     ledger = [entry for device in sorted(journal.ledger) for entry in journal.ledger[device]]
     (folder / "failure.txt").unlink(missing_ok=True)
-    return write_record(folder, config, now, list(strategy.rows.values()), ledger, time.perf_counter() - start)
+    return write_record(folder, config, now, list(state.rows.values()), ledger, time.perf_counter() - start)
 
 
-def _open(setup: Setup, now: Hashes) -> World:
-    """Return this process's world, loaded again where files have changed since it was loaded."""
+def _open(setup: Setup, now: Hashes) -> Simulation:
+    """Return this process's simulation, loaded again where files have changed since it was loaded."""
     if _loaded.setdefault(setup, now) != now:
-        open_world.cache_clear()
+        open_local.cache_clear()
+        open_simulation.cache_clear()
         _loaded[setup] = now
-    return open_world(setup)
+    return open_simulation(setup)
 
 
 def status_line(record: Record) -> str:

@@ -15,7 +15,8 @@ from fedprune.core.text import describe
 from fedprune.federation import messages
 from fedprune.federation.logs import join_log
 from fedprune.protocol.device import evaluate, make_report, personalise
-from fedprune.protocol.setup import Setup, World, open_world
+from fedprune.protocol.private import PrivateShard, open_local
+from fedprune.protocol.setup import Setup
 from fedprune.protocol.storage import Loaded, StoredModel
 from fedprune.vit.shape import Shape
 
@@ -54,16 +55,16 @@ def report(message: Message, context: Context) -> Message:
     """Answer with the guarded mixture of this device's private images, and its budget."""
     device = _device(context)
     space = messages.read_space(messages.record(message.content, "space", ArrayRecord))
-    upload = make_report(_world(message), device, space)
+    upload = make_report(_shard(message, device), space)
     return Message(messages.report_reply(device, upload), reply_to=message)
 
 
 @app.evaluate("edge_model")
 def edge_model(message: Message, context: Context) -> Message:
     """Answer with the counts of the edge model, and of the base, on this device's private test images."""
-    device, world = _device(context), _world(message)
+    device = _device(context)
     (model, _), rows = _edge_model(message)
-    evaluation = evaluate(world, device, model, rows)
+    evaluation = evaluate(_shard(message, device), model, rows)
     role = str(messages.record(message.content, "config", ConfigRecord)["role"])
     return Message(messages.evaluation_reply(device, role, evaluation), reply_to=message)
 
@@ -71,8 +72,9 @@ def edge_model(message: Message, context: Context) -> Message:
 @app.train("edge_model")
 def trained_edge_model(message: Message, context: Context) -> Message:
     """Train the edge model on this device's private images; answer with its counts before and after, no weights."""
-    device, world = _device(context), _world(message)
-    return Message(messages.personal_reply(device, personalise(world, device, *_edge_model(message))), reply_to=message)
+    device = _device(context)
+    evaluation = personalise(_shard(message, device), *_edge_model(message))
+    return Message(messages.personal_reply(device, evaluation), reply_to=message)
 
 
 def _edge_model(message: Message) -> tuple[Loaded, tuple[int, ...]]:
@@ -83,13 +85,14 @@ def _edge_model(message: Message) -> tuple[Loaded, tuple[int, ...]]:
     return stored.build(), tuple(int(row) for row in config["rows"])  # type: ignore[union-attr]
 
 
-def _world(message: Message) -> World:
-    return _open(str(messages.record(message.content, "config", ConfigRecord)["setup"]))
+def _shard(message: Message, device: int) -> PrivateShard:
+    """Return what this device holds of the data that the message's setup names."""
+    return open_local(_setup(str(messages.record(message.content, "config", ConfigRecord)["setup"]))).shard(device)
 
 
 @lru_cache(maxsize=2)
-def _open(setup: str) -> World:
-    return open_world(Setup.from_json(setup))
+def _setup(text: str) -> Setup:
+    return Setup.from_json(text)
 
 
 def _device(context: Context) -> int:

@@ -38,6 +38,7 @@ EDGE_MODEL = "evaluate.edge_model"
 TRAINED_EDGE_MODEL = "train.edge_model"
 
 MAX_LEDGER = 16 * 2**10
+MAX_IMAGES = 10_000_000  # that a device may say it has tested
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -161,14 +162,14 @@ def evaluation_reply(device: int, role: str, evaluation: Evaluation) -> RecordDi
 
 
 @_total
-def read_evaluation(content: RecordDict, device: int, role: str, images: int) -> Evaluation:
+def read_evaluation(content: RecordDict, device: int, role: str, images: int | None = None) -> Evaluation:
     """Read the counts of an evaluation by `device`.
 
     Args:
         content: The answer.
         device: Which device was asked.
         role: Which of the device's models was sent: `edge` or `oracle`.
-        images: How many private test images the device has.
+        images: How many private test images the device has, where that is known; elsewhere the device says it.
 
     Raises:
         ReportRejected: the answer is for another device or model, or a count is not between 0 and `images`.
@@ -178,9 +179,10 @@ def read_evaluation(content: RecordDict, device: int, role: str, images: int) ->
         raise ReportRejected(f"role: the answer is not about the {role} model.")
     found = record(content, "metrics", MetricRecord)
     counts = {name: found[name] for name in Evaluation.__dataclass_fields__}
-    if counts["images"] != images:
+    if images is not None and counts["images"] != images:
         raise ReportRejected(f"images: {describe(counts['images'])} were tested and not {images}.")
-    return Evaluation(**{name: _count(name, count, images) for name, count in counts.items()})
+    tested = _count("images", counts["images"], MAX_IMAGES)
+    return Evaluation(**{name: _count(name, count, tested) for name, count in counts.items()})
 
 
 def personal_reply(device: int, evaluation: PersonalEvaluation) -> RecordDict:
@@ -194,13 +196,13 @@ def personal_reply(device: int, evaluation: PersonalEvaluation) -> RecordDict:
 
 
 @_total
-def read_personal(content: RecordDict, device: int, images: int, reference: bool) -> PersonalEvaluation:
+def read_personal(content: RecordDict, device: int, images: int | None, reference: bool) -> PersonalEvaluation:
     """Read what `device` tells after it has trained its edge model.
 
     Args:
         content: The answer.
         device: Which device was asked.
-        images: How many private test images the device has.
+        images: How many private test images the device has, where that is known.
         reference: Whether it was asked to train the base too.
 
     Raises:
@@ -211,8 +213,9 @@ def read_personal(content: RecordDict, device: int, images: int, reference: bool
     seconds = found["seconds"]
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise ReportRejected(f"seconds: {describe(seconds)} is no time.")
-    trained = _count("reference", found["reference"], images) if reference else None
-    return PersonalEvaluation(before, _count("personal", found["personal"], images), trained, seconds)
+    tested = before.images
+    trained = _count("reference", found["reference"], tested) if reference else None
+    return PersonalEvaluation(before, _count("personal", found["personal"], tested), trained, seconds)
 
 
 def reason_of(error: Error) -> str:

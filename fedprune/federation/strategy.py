@@ -1,57 +1,47 @@
-"""The server's side of the protocol as a Flower Strategy: collect reports, send edge models.
+"""The round as a Flower Strategy: what Flower asks of a strategy, in the round's words, and its messages.
 
-Flower's own `start` runs it for one round. The round's first half, which Flower calls training, asks for reports;
-its second half sends each device its own model to evaluate. Messages are made one by one as the grid asks for them,
+Flower's own `start` runs it for one of Flower's rounds. The first half, which Flower calls training, asks for reports;
+the second half sends each device its own model to evaluate. Messages are made one by one as the grid asks for them,
 so a grid that delivers as a stream never holds more than a few edge models.
 
 Which device a node serves is fixed before the first report, by the engine or by asking; afterwards an answer counts
 for the device of the node that was asked and for no other, whatever the answer claims.
 """
 
-import logging
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
-from fedprune.core.text import describe
-from fedprune.data.images import IntArray
-from fedprune.devices.clock import Timeline
+from fedprune.core.errors import FedpruneError
 from fedprune.federation import messages
 from fedprune.federation.roster import Roster
-from fedprune.protocol.answers import Evaluation
-from fedprune.protocol.observer import Observer
+from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
+from fedprune.protocol.round import Delivery, Round, ask, close_reports, deliveries, end, take_evaluation, take_report
 from fedprune.protocol.row import DeviceRow
-from fedprune.protocol.server import Server
-from fedprune.protocol.setup import describe_budget
-from fedprune.protocol.storage import StoredModel
-from fedprune.proxy.selector import ProxySet
-from fedprune.vit.counts import count_macs, count_params
-
-EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
-
-logger = logging.getLogger(__name__)
+from fedprune.protocol.setup import Setup
 
 
 class EdgeModels(Strategy):
     """Gives every device its own edge model, and collects one row a device.
 
-    Attributes:
-        rows: One row a device, by partition id; complete when the round is over.
+    Args:
+        state: The round, which has not begun yet.
+        setup: What devices are told with every request.
     """
 
-    def __init__(self, server: Server, observer: Observer, timeline: Timeline | None = None) -> None:
-        self.server = server
-        self.observer = observer
-        self.timeline = timeline
-        self.rows = {shard.device: self._first_row(shard.device) for shard in server.world.partition.shards}
+    def __init__(self, state: Round, setup: Setup) -> None:
+        self.state = state
+        self.setup = setup
         self.roster = Roster()
-        self._done = {device for device, row in self.rows.items() if observer.finished(device) is not None}
-        self._unanswered: dict[int, set[str]] = {}
-        self._setup = server.world.setup.to_json()
+        self._told = setup.to_json()
+
+    @property
+    def rows(self) -> dict[int, DeviceRow]:
+        """One row a device, by number; complete when the round is over."""
+        return self.state.rows
 
     def run(self, grid: Grid, timeout: float) -> None:
         """Run the protocol over `grid` until every row is final; a device has `timeout` seconds for an answer."""
@@ -62,246 +52,68 @@ class EdgeModels(Strategy):
 
     def initial_arrays(self) -> ArrayRecord:
         """Return what `start` takes as initial arrays: the public feature space."""
-        return messages.space_record(self.server.space)
+        return messages.space_record(self.state.server.world.space)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Learn which node serves which device, then ask for every report that is not there yet."""
         self.roster.meet(grid, set(self.rows))
-        for device, reason in self.roster.missing.items():
-            self._fail(device, "failed", reason)
-        for device in sorted(self.rows):
-            if self.timeline is not None and device not in self.timeline.asked:
-                self._fail(device, "failed", f"not asked: {len(self.timeline.asked)} devices were")
-        asked = [device for device in sorted(self.roster.nodes) if not self._restore(device)]
-        self.observer.phase("reports", len(asked))
-        for device in asked:
-            yield Message(
-                messages.report_request(self._setup, arrays),
-                dst_node_id=self.roster.nodes[device],
-                message_type=messages.REPORT,
-            )
+        for device in ask(self.state, self.roster.missing):
+            yield self._message(device, messages.report_request(self._told, arrays), messages.REPORT)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check every report; a wrong one is its own device's affair alone."""
+        """Hand every report to the round."""
         for reply in replies:
-            device = self.roster.device_of(reply)
-            if device is not None and device not in self._done and device not in self.server.reports:
-                self.observer.advance("reports", self._receive(device, reply))
-        self._close_reports()
+            if (device := self.roster.device_of(reply)) is not None:
+                take_report(self.state, device, partial(self._upload, reply, device))
+        close_reports(self.state, sum(len(array.data) for array in self.initial_arrays().values()))
         return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Choose all proxy sets, compute the evidence that they need, then derive and send model after model."""
-        waiting = [device for device in sorted(self.server.reports) if device not in self._done]
-        proxies = self._choose_proxies(waiting)
-        waiting = [device for device in waiting if device in proxies]
-        self.observer.phase("deriving", len(waiting))
-        self.observer.phase("evaluating", len(waiting))
-        for device in waiting:
-            yield from self._edge_model_messages(device, proxies[device])
-            self.observer.advance("deriving", self.rows[device].status)
+        """Send model after model as the round derives them."""
+        for delivery in deliveries(self.state):
+            yield self._model(delivery)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Fill each device's row from its counts, then close the rows of those that never answered."""
+        """Hand every device's counts to the round, and end it."""
         for reply in replies:
             device, role = self.roster.device_of(reply), reply.metadata.group_id
-            if device is not None and role in self._unanswered.get(device, ()):
-                self._unanswered[device].remove(role)
-                self._evaluated(device, role, reply)
-        for device in sorted(set(self.rows) - self._done):
-            self._fail(device, "failed", "it did not answer")
+            if device is not None:
+                take_evaluation(self.state, device, role, partial(self._counts, reply, device, role))
+        end(self.state)
         return None
 
-    def _first_row(self, device: int) -> DeviceRow:
-        if finished := self.observer.finished(device):
-            return finished
-        world = self.server.world
-        shard, shape = world.shard(device), world.base.shape
-        budget = {f"budget_{name}": limit for name, limit in describe_budget(world.budget(device)).items()}
-        return DeviceRow(
-            device=device,
-            task=shard.task,
-            classes=len(shard.classes),
-            train_images=len(shard.train),
-            test_images=len(shard.test),
-            base_params=count_params(shape),
-            base_macs=count_macs(shape),
-            **budget,  # type: ignore[arg-type]
-        )
-
-    def _fail(self, device: int, status: str, reason: str) -> str:
-        """Close the row of a device that will get no further."""
-        if device not in self._done:
-            self.rows[device].fail(status, reason)
-            self._close(device)
-        return status
-
-    def _close(self, device: int) -> None:
-        self._done.add(device)
-        row = self.rows[device]
-        if self.timeline is not None:
-            row.extra.update(self.timeline.columns(device))
-        if row.status != "ok":
-            logger.warning("device %d: %s: %s", device, row.status, row.reason)
-        self.observer.row(row)
-
-    def _restore(self, device: int) -> bool:
-        """Take up what an interrupted try has left of a device: its row, or at least its report."""
-        if device in self._done:
-            return True
-        upload = self.observer.stored_report(device)
-        if upload is None:
-            return False
-        try:
-            self.server.receive(device, upload.report)
-        except ReportRejected:  # written by another version, or damaged
-            return False
-        self.rows[device].upload_bytes = len(upload.report)
-        return True
-
-    def _receive(self, device: int, reply: Message) -> str:
-        if reply.has_error():
-            return self._fail(device, "failed", messages.reason_of(reply.error))
-        try:
-            upload = messages.read_upload(reply.content, device, self.server.world.setup)
-            self.rows[device].upload_bytes = len(upload.report)
-            self.server.receive(device, upload.report)
-        except ReportRejected as rejection:
-            return self._fail(device, "rejected", str(rejection))
-        self.observer.report(device, upload)
-        return "ok"
-
-    def _close_reports(self) -> None:
-        """Let virtual time pass over all accepted reports, those of an interrupted try included."""
-        if self.timeline is None:
-            return
-        world, arrived = self.server.world, []
-        down = sum(len(array.data) for array in self.initial_arrays().values())
-        for device in sorted(self.rows):
-            row = self.rows[device]
-            if device not in self.server.reports and not (device in self._done and row.status in ("ok", "refused")):
-                continue
-            macs = row.train_images * count_macs(world.base.shape)
-            if reason := self.timeline.report(device, macs, down, row.upload_bytes):
-                self._fail(device, "failed", reason)
-            else:
-                arrived.append(device)
-        for device, reason in self.timeline.close_reports(arrived).items():
-            self._fail(device, "failed", reason)
-
-    def _choose_proxies(self, devices: list[int]) -> dict[int, ProxySet]:
-        proxies = {}
-        for device in devices:
-            start = time.perf_counter()
-            try:
-                proxies[device] = self.server.choose_proxy(device)
-                self.rows[device].extra["proxy_seconds"] = time.perf_counter() - start
-            except (DiskError, OSError):
-                raise
-            except Exception as error:  # an odd report must not end the others' run
-                logger.exception("device %d: no proxy set", device)
-                self._fail(device, "failed", f"no proxy set: {describe(error)}")
-        for device, proxy in proxies.items():
-            self.rows[device].extra.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
-        needed = [proxy.indices for proxy in proxies.values()]
-        if self.server.options.oracle:
-            needed += [self.server.oracle_proxy(device) for device in proxies]
-        if needed:
-            self.observer.phase("evidence", 1)
-            self.server.prepare(needed)
-            self.observer.advance("evidence")
-        return proxies
-
-    def _edge_model_messages(self, device: int, proxy: ProxySet) -> Iterator[Message]:
-        roles = {"edge": proxy.indices}
-        if self.server.options.oracle:
-            roles["oracle"] = self.server.oracle_proxy(device)
-        self._unanswered[device] = set(roles)
-        for role, indices in roles.items():
-            if device in self._done:
-                return
-            try:
-                message = self._edge_model_message(device, indices, role)
-            except (DiskError, OSError):  # this machine's affair: no device has failed
-                raise
-            except BudgetError as refusal:
-                self._fail(device, "refused", str(refusal))
-            except FedpruneError as error:
-                self._fail(device, "failed", str(error))
-            except Exception as error:
-                logger.exception("device %d: no %s model", device, role)
-                self._fail(device, "failed", f"no {role} model: {describe(error)}")
-            else:
-                yield message
-
-    def _edge_model_message(self, device: int, proxy: IntArray, role: str) -> Message:
-        start = time.perf_counter()
-        edge = self.server.derive(device, proxy)
-        stored = StoredModel.of(edge)
-        if role == "edge":
-            row = self.rows[device]
-            row.derive_seconds = time.perf_counter() - start
-            row.params, row.macs = edge.params, edge.macs
-            row.download_bytes = sum(values.nbytes for values in stored.tensors.values())
-            row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
-            self.observer.edge_model(device, edge)
-            self._pass_time(row)
+    def _model(self, delivery: Delivery) -> Message:
+        stored = delivery.stored
         content = messages.edge_model_message(
-            self._setup, stored.shape, edge.classes, stored.arrays, stored.tokens, role
+            self._told, stored.shape, delivery.edge.classes, stored.arrays, stored.tokens, delivery.role
         )
-        kind = messages.TRAINED_EDGE_MODEL if self._trains(role) else messages.EDGE_MODEL
+        kind = messages.TRAINED_EDGE_MODEL if self.state.trains(delivery.role) else messages.EDGE_MODEL
+        return self._message(delivery.device, content, kind, delivery.role)
+
+    def _message(self, device: int, content: RecordDict, kind: str, role: str | None = None) -> Message:
         return Message(content, dst_node_id=self.roster.nodes[device], message_type=kind, group_id=role)
 
-    def _trains(self, role: str) -> bool:
-        """Say whether a device trains the model that it gets for `role` on its own images."""
-        return role == "edge" and self.server.world.setup.personal.passes() > 0
+    def _upload(self, reply: Message, device: int) -> Upload:
+        return messages.read_upload(_content(reply), device, self.setup)
 
-    def _pass_time(self, row: DeviceRow) -> None:
-        """Let a device fetch, train and evaluate its model in virtual time; a backward pass counts as two forward.
+    def _counts(self, reply: Message, device: int, role: str, images: int | None) -> Evaluation | PersonalEvaluation:
+        if self.state.trains(role):
+            return messages.read_personal(_content(reply), device, images, self.state.personal.trains_base)
+        return messages.read_evaluation(_content(reply), device, role, images)
 
-        Raises:
-            FedpruneError: it would not be done in time.
-        """
-        if self.timeline is not None and row.macs is not None:
-            passes = self.server.world.setup.personal.passes()
-            macs = row.test_images * (row.base_macs + row.macs)
-            macs += (3 * passes * row.train_images + (passes > 0) * row.test_images) * row.macs
-            if reason := self.timeline.model(row.device, macs, row.download_bytes, EVALUATION_BYTES):
-                raise FedpruneError(reason)
 
-    def _evaluated(self, device: int, role: str, reply: Message) -> None:
-        row = self.rows[device]
-        try:
-            if reply.has_error():
-                raise FedpruneError(messages.reason_of(reply.error))
-            counts = self._read_counts(row, role, reply)
-        except ReportRejected as rejection:
-            self._fail(device, "rejected", str(rejection))
-        except FedpruneError as error:
-            self._fail(device, "failed", str(error))
-        else:
-            if role == "oracle":
-                row.oracle_correct = counts.edge
-            else:
-                row.base_correct, row.subclassifier_correct = counts.base, counts.subclassifier
-                row.edge_correct = counts.edge
-            if not self._unanswered[device]:
-                self._close(device)
-        if not self._unanswered[device] or device in self._done:
-            self._unanswered[device].clear()
-            self.observer.advance("evaluating", row.status)
+def _content(reply: Message) -> RecordDict:
+    """Return what a device has answered.
 
-    def _read_counts(self, row: DeviceRow, role: str, reply: Message) -> Evaluation:
-        """Read a device's counts; those of its own training go into its row."""
-        if not self._trains(role):
-            return messages.read_evaluation(reply.content, row.device, role, row.test_images)
-        personal = self.server.world.setup.personal
-        told = messages.read_personal(reply.content, row.device, row.test_images, personal.trains_base)
-        row.extra.update(told.columns(personal.passes() * row.train_images))
-        return told.before
+    Raises:
+        FedpruneError: it has failed, with its reason.
+    """
+    if reply.has_error():
+        raise FedpruneError(messages.reason_of(reply.error))
+    return reply.content

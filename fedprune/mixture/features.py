@@ -1,12 +1,14 @@
 """What a device and the server see of an image: features of the frozen base."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedprune.core.cache import cached_array
 from fedprune.core.errors import ConfigError
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.vit.base import Base, evaluating
@@ -51,6 +53,28 @@ def extract(
             pixels = base.preprocess(images.read(indices[start : start + batch_size])).to(device)
             batches.append(_forward(model, pixels, kind, block).float().cpu().numpy())
     return np.concatenate(batches) if batches else np.empty((0, base.shape.embed), dtype=np.float32)
+
+
+def cached_features(
+    cache: Path, images_id: str, base: Base, images: ImageSet, kind: str, precision: str, device: str
+) -> FeatureArray:
+    """Return features of all `images`, as `extract` computes them, from the cache where they are there.
+
+    Args:
+        cache: Folder of the cache.
+        images_id: Fingerprint of the images.
+        base: The frozen base.
+        images: Whose features.
+        kind: As in `extract`.
+        precision: As in `extract`.
+        device: Where the base runs.
+    """
+    return cached_array(
+        cache,
+        "features",
+        [images_id, base.fingerprint, precision, device, kind],
+        lambda: extract(base, images, np.arange(len(images)), kind, precision=precision, device=device),
+    )
 
 
 def _block(base: Base, kind: str) -> int | None:

@@ -13,32 +13,32 @@ from fedprune.mixture.report import Report, pack_report
 from fedprune.privacy.ledger import Ledger
 from fedprune.privacy.mechanism import Records
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
-from fedprune.protocol.setup import World
+from fedprune.protocol.private import PrivateShard
 from fedprune.protocol.storage import Loaded
 from fedprune.recovery.personal import OwnImages
 from fedprune.vit.base import predict
 
 
-def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
+def make_report(shard: PrivateShard, space: FeatureSpace) -> Upload:
     """Fit and guard the mixture of a device's private images, and pack it with the device's budget.
 
     Raises:
         BudgetSpent: the release would exceed the device's privacy limit; nothing leaves it then.
     """
-    setup, shard = world.setup, world.shard(device)
+    setup, device = shard.setup, shard.device
     records = Records(
-        points=space.project(world.train_features(shard.train)),
+        points=space.project(shard.train_features()),
         space=space,
         fit=setup.mixture,
         seed=stream_seed(setup.seed, "mixture", device),
-        labels=world.dataset.train.labels[shard.train],
-        class_count=len(world.dataset.classes),
+        labels=shard.train.labels,
+        class_count=shard.class_count,
     )
     release = setup.mechanism.release(records)
     report = Report(
         device=device,
         mixture=release.mixture,
-        budget=world.budget(device),
+        budget=shard.budget,
         images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
@@ -46,74 +46,64 @@ def make_report(world: World, device: int, space: FeatureSpace) -> Upload:
     return Upload(pack_report(report), release.entries)
 
 
-def evaluate(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> Evaluation:
+def evaluate(shard: PrivateShard, model: nn.Module, rows: tuple[int, ...]) -> Evaluation:
     """Evaluate base and edge model on a device's private test images.
 
     Args:
-        world: The device's world.
-        device: Which device.
+        shard: The device.
         model: The edge model.
         rows: Base class of each of the edge model's outputs.
     """
-    shard, images = world.shard(device), world.dataset.test
-    labels = images.labels[shard.test]
-    base = world.base_logits(images, shard.test, "test")
+    labels, base = shard.test.labels, shard.base_logits()
     every_class = tuple(range(base.shape[1]))
     return Evaluation(
         images=len(labels),
         base=count_correct(base, labels, every_class, every_class),
         subclassifier=count_correct(base, labels, every_class, shard.classes),
-        edge=_correct(world, device, model, rows),
+        edge=_correct(shard, model, rows),
     )
 
 
-def personalise(world: World, device: int, edge: Loaded, rows: tuple[int, ...]) -> PersonalEvaluation:
+def personalise(shard: PrivateShard, edge: Loaded, rows: tuple[int, ...]) -> PersonalEvaluation:
     """Train the edge model on a device's private training images, and evaluate it before and after.
 
     Args:
-        world: The device's world; its setup says how to train.
-        device: Which device.
+        shard: The device; its setup says how to train.
         edge: The edge model; the trained one is a copy.
         rows: Base class of each of the edge model's outputs.
     """
-    before = evaluate(world, device, edge.model, rows)
+    before = evaluate(shard, edge.model, rows)
     began = time.perf_counter()
-    trained = _trained(world, device, edge, rows)
+    trained = _trained(shard, edge, rows)
     seconds = time.perf_counter() - began
     reference = None
-    if world.setup.personal.trains_base:
-        base, every_class = world.base.model, tuple(range(world.base.shape.classes))
-        reference = _correct(world, device, _trained(world, device, Loaded(base, base), every_class), every_class)
-    return PersonalEvaluation(before, _correct(world, device, trained, rows), reference, seconds)
+    if shard.setup.personal.trains_base:
+        base, every_class = shard.base.model, tuple(range(shard.base.shape.classes))
+        reference = _correct(shard, _trained(shard, Loaded(base, base), every_class), every_class)
+    return PersonalEvaluation(before, _correct(shard, trained, rows), reference, seconds)
 
 
-def _trained(world: World, device: int, edge: Loaded, rows: tuple[int, ...]) -> nn.Module:
+def _trained(shard: PrivateShard, edge: Loaded, rows: tuple[int, ...]) -> nn.Module:
     """Return a copy of `edge` trained on the device's own images; a token reducer inside it stays as it is."""
-    edge, shard = copy.deepcopy(edge), world.shard(device)
+    edge, setup = copy.deepcopy(edge), shard.setup
     own = OwnImages(
-        images=world.dataset.train,
-        indices=shard.train,
-        preprocess=world.base.preprocess,
+        images=shard.train,
+        indices=np.arange(len(shard.train)),
+        preprocess=shard.base.preprocess,
         classes=shard.classes,
-        seed=stream_seed(world.setup.seed, "personal", device),
-        precision=world.setup.precision,
+        seed=stream_seed(setup.seed, "personal", shard.device),
+        precision=setup.precision,
     )
-    world.setup.personal.train(edge.model, edge.backbone, rows, own)
+    setup.personal.train(edge.model, edge.backbone, rows, own)
     return edge.model
 
 
-def _correct(world: World, device: int, model: nn.Module, rows: tuple[int, ...]) -> int:
+def _correct(shard: PrivateShard, model: nn.Module, rows: tuple[int, ...]) -> int:
     """Count the private test images that `model` gets right when only the device's classes are asked."""
-    shard, images = world.shard(device), world.dataset.test
-    logits = predict(
-        model,
-        world.base.preprocess,
-        images,
-        shard.test,
-        precision=world.setup.precision,
-        device=world.setup.compute,
-    )
-    return count_correct(logits, images.labels[shard.test], rows, shard.classes)
+    setup, everything = shard.setup, np.arange(len(shard.test))
+    preprocess, precision = shard.base.preprocess, setup.precision
+    logits = predict(model, preprocess, shard.test, everything, precision=precision, device=setup.compute)
+    return count_correct(logits, shard.test.labels, rows, shard.classes)
 
 
 def count_correct(

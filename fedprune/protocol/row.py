@@ -3,6 +3,11 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fedprune.devices.budget import Budget
+from fedprune.mixture.report import Report
+from fedprune.vit.counts import count_macs, count_params
+from fedprune.vit.shape import Shape
+
 TIMES = "_seconds"  # columns that end so are measured times and no part of a run's digest
 
 
@@ -10,11 +15,14 @@ TIMES = "_seconds"  # columns that end so are measured times and no part of a ru
 class DeviceRow:
     """One device's row: counts, not only rates, so that any average can be computed again.
 
+    What a row says of the device itself it has from the device's answers, and lacks where there was none. Only a
+    simulation fills in the truth before anything is asked.
+
     Attributes:
         device: Partition id, the device's name in a run.
         task: Name of the device's sub-task, where its partition has named ones.
-        classes: Number of classes the device knows.
-        train_images: Private images behind the report.
+        classes: Number of classes the device knows; in a deployment only where reports name them.
+        train_images: Private images behind the report; in a deployment as many as the report says.
         test_images: Private images behind every count.
         status: `ok`, `refused` (no legal model within its budget), `rejected` (its report did not pass the check)
             or `failed` (it raised or did not answer).
@@ -28,9 +36,9 @@ class DeviceRow:
 
     device: int
     task: str = ""
-    classes: int = 0
-    train_images: int = 0
-    test_images: int = 0
+    classes: int | None = None
+    train_images: int | None = None
+    test_images: int | None = None
     status: str = "ok"
     reason: str = ""
     budget_params: int | None = None
@@ -55,7 +63,25 @@ class DeviceRow:
         if self.status == "ok":
             self.status, self.reason = status, reason
 
+    def limit_to(self, budget: Budget) -> None:
+        """Take over a budget."""
+        self.budget_params, self.budget_macs = budget.params, budget.macs
+        self.budget_memory, self.budget_latency = budget.memory, budget.latency
+
+    def reported(self, report: Report) -> None:
+        """Take from an accepted report what is not known yet; the budget that counts is the report's."""
+        self.limit_to(report.budget)
+        if self.train_images is None:
+            self.train_images = report.images
+        if self.classes is None and report.classes is not None:
+            self.classes = len(report.classes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as flat plain values, diagnostics last."""
         values = asdict(self)
         return {**{key: value for key, value in values.items() if key != "extra"}, **values["extra"]}
+
+
+def first_row(device: int, base: Shape) -> DeviceRow:
+    """Return the row that a device begins with, of which nothing is known yet but the base's size."""
+    return DeviceRow(device, base_params=count_params(base), base_macs=count_macs(base))

@@ -13,6 +13,8 @@ from fedprune.proxy.selector import SelectionTask, Selector, require_private
 class Oracle(Selector):
     """The device's own training images (simulation only): the upper bound of every selection."""
 
+    reads_private = True
+
     def choose(self, task: SelectionTask, size: int) -> tuple[IntArray, Mapping[str, float]]:
         """Draw without replacement from the device's training images; fewer where it has fewer."""
         private = require_private(task, "oracle")

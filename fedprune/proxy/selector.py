@@ -4,6 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import logsumexp
@@ -79,7 +80,12 @@ class ProxySet:
 
 @dataclass(frozen=True)
 class Selector(ABC):
-    """An option of kind `selector`: one file in this room."""
+    """An option of kind `selector`: one file in this room.
+
+    One that serves as a bound sets `reads_private`: only a simulation can show it a device's own images.
+    """
+
+    reads_private: ClassVar[bool] = False
 
     def select(self, task: SelectionTask) -> ProxySet:
         """Choose `task.size` images, fewer where the pool has fewer.
@@ -147,5 +153,8 @@ def require_private(task: SelectionTask, selector: str) -> PrivateView:
         ConfigError: there is none.
     """
     if task.private is None:
-        raise ConfigError(f"The selector {selector!r} reads private data, which only a simulation can show to it.")
+        raise ConfigError(
+            f"The selector {selector!r} reads private data, which only a simulation can show to it, and only where its "
+            "class says reads_private = True."
+        )
     return task.private

@@ -149,9 +149,8 @@ def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> 
             "blocks": None,
         }
         if scene is not None:
-            shard = scene.world.shard(device)
-            labels = scene.world.dataset.train.labels[shard.train]
-            card["mix"] = draw_label_mix(np.bincount(labels, minlength=len(scene.world.dataset.classes)))
+            shard = scene.shard(device)
+            card["mix"] = draw_label_mix(np.bincount(shard.train.labels, minlength=shard.class_count))
             card["blocks"] = _blocks(scene, device, shapes.get(device))
         cards.append(card)
     return cards
@@ -160,7 +159,7 @@ def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> 
 def _blocks(scene: Scene, device: int, shape: Shape | None) -> Markup | None:
     if shape is None:
         return None
-    base = scene.world.base.shape
+    base = scene.base.shape
     if len(shape.blocks) == len(base.blocks):
         kept = tuple(range(len(base.blocks)))
     else:
@@ -176,15 +175,15 @@ def _proxies(record: Record, scene: Scene, options: PageOptions) -> list[dict[st
     shown = []
     for device in answered[: options.devices]:
         proxy = scene.proxy(device)
-        shard, labels = scene.world.shard(device), scene.world.dataset.train.labels
+        shard, labels = scene.shard(device), scene.server.images.labels
         own = np.isin(labels[proxy.indices], shard.classes).mean()
-        private = scene.some(shard.train, IMAGES, "private", device)
+        private = scene.some(np.arange(len(shard.train)), IMAGES, "private", device)
         shown.append(
             {
                 "name": scene.tasks()[device],
-                "proxy": contact_sheet(scene.pixels(scene.some(proxy.indices, IMAGES, "proxy", device))),
-                "private": contact_sheet(scene.pixels(private)) if options.private_images else None,
-                "nearest": contact_sheet(scene.pixels(scene.nearest_public(device)[:IMAGES])),
+                "proxy": contact_sheet(scene.proxy_images(device, IMAGES)),
+                "private": contact_sheet(shard.train.read(private)) if options.private_images else None,
+                "nearest": contact_sheet(scene.nearest_public(device, IMAGES)),
                 "own": own,
                 "diagnostics": {name.replace("_", " "): f"{value:.4g}" for name, value in proxy.diagnostics.items()},
             }

@@ -36,7 +36,7 @@ def draw_picture(study: Study, scene: Scene) -> Figure:
 def neuron_overlap(scene: Scene, _options: Options) -> Figure:
     """Show how far devices agree on the most important tenth of MLP neurons, and one block's importance."""
     rows = _importance(scene)
-    blocks = [unpack(row, scene.world.base.shape).blocks for row in rows]
+    blocks = [unpack(row, scene.base.shape).blocks for row in rows]
     overlap = np.zeros((len(rows), len(rows)))
     for block in zip(*blocks, strict=True):
         values = np.array([units.neurons for units in block])
@@ -57,7 +57,7 @@ def neuron_overlap(scene: Scene, _options: Options) -> Figure:
 
 def embedding_importance(scene: Scene, _options: Options) -> Figure:
     """Show each device's importance of embedding dimensions, sorted by their mean."""
-    values = np.array([row[: scene.world.base.shape.embed] for row in _importance(scene)])
+    values = np.array([row[: scene.base.shape.embed] for row in _importance(scene)])
     values /= values.sum(1, keepdims=True)
     order = np.argsort(-values.mean(0))
     ranks = np.argsort(np.argsort(values, axis=1), axis=1)
@@ -80,11 +80,11 @@ def embedding_importance(scene: Scene, _options: Options) -> Figure:
 
 def spectra(scene: Scene, _options: Options) -> Figure:
     """Show the energy that the largest singular values of each head's products hold."""
-    model: Any = scene.world.base.model
+    model: Any = scene.base.model
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(model.blocks)))  # from the first block to the last
     figure = new_figure(8.5, 3.6)
     for axes, title in zip(figure.subplots(1, 2, sharey=True), ("query-key", "value-output"), strict=True):
-        for number, (block, widths) in enumerate(zip(model.blocks, scene.world.base.shape.blocks, strict=True)):
+        for number, (block, widths) in enumerate(zip(model.blocks, scene.base.shape.blocks, strict=True)):
             query, key, value = block.attn.qkv.weight.double().chunk(3)
             output = block.attn.proj.weight.double().T
             first, second = (query, key) if title == "query-key" else (value, output)
@@ -102,17 +102,17 @@ def show_rollout(scene: Scene, options: Options) -> Figure:
     """Show images of two tasks, and where base and both edge models look."""
     first, second = options.get("devices") or _two_tasks(scene)
     count = int(options.get("images", 3))
-    shards = scene.world.partition.shards
-    chosen = np.concatenate([scene.some(shards[device].test, count, device) for device in (first, second)])
-    images, inputs = scene.pixels(chosen, "test"), scene.inputs(chosen, "test")
-    prefix = scene.world.base.shape.prefix_tokens
+    tests = [(device, scene.shard(device).test) for device in (first, second)]
+    images = np.concatenate([test.read(scene.some(np.arange(len(test)), count, device)) for device, test in tests])
+    inputs = scene.inputs(images)
+    prefix = scene.base.shape.prefix_tokens
     names = [f"edge model {scene.tasks()[device]}" for device in (first, second)]
     models = [
-        ("base", scene.world.base.model),
+        ("base", scene.base.model),
         *zip(names, (scene.edge(d).model for d in (first, second)), strict=True),
     ]
-    figure = new_figure(1.15 * len(chosen) + 1, 1.25 * (len(models) + 1))
-    grid = figure.subplots(len(models) + 1, len(chosen), squeeze=False)
+    figure = new_figure(1.15 * len(images) + 1, 1.25 * (len(models) + 1))
+    grid = figure.subplots(len(models) + 1, len(images), squeeze=False)
     _image_row(grid[0], images, "image")
     for line, (name, model) in zip(grid[1:], models, strict=True):
         _image_row(line, images, name)
@@ -127,8 +127,8 @@ def show_rollout(scene: Scene, options: Options) -> Figure:
 def top_images(scene: Scene, options: Options) -> Figure:
     """Show the pool images that drive a few neurons of two edge models most."""
     neurons, count = int(options.get("neurons", 5)), int(options.get("images", 8))
-    pool = scene.some(scene.world.partition.pool, 512, "neurons")
-    inputs = scene.inputs(pool)
+    pixels = scene.pool.read(scene.some(np.arange(len(scene.pool)), 512, "neurons"))
+    inputs = scene.inputs(pixels)
     figure = new_figure(0.85 * 2 * count + 1, 0.9 * neurons + 0.6)
     parts: Any = figure.subfigures(1, 2)
     for part, device in zip(parts, _two_tasks(scene), strict=True):
@@ -141,7 +141,7 @@ def top_images(scene: Scene, options: Options) -> Figure:
         grid = part.subplots(neurons, count, squeeze=False)
         for line, neuron in zip(grid, chosen, strict=True):
             best = np.argsort(-activation[:, neuron])[:count]
-            _image_row(line, scene.pixels(pool[best]), f"neuron {neuron}")
+            _image_row(line, pixels[best], f"neuron {neuron}")
     return figure
 
 
@@ -150,13 +150,13 @@ def tsne(scene: Scene, options: Options) -> Figure:
     from sklearn.manifold import TSNE
 
     device = int(options.get("device", 0))
-    shard = scene.world.shard(device)
-    chosen = scene.some(shard.test, 240, "tsne")
-    labels = scene.world.dataset.test.labels[chosen]
-    inputs = scene.inputs(chosen, "test")
+    test = scene.shard(device).test
+    chosen = scene.some(np.arange(len(test)), 240, "tsne")
+    labels = test.labels[chosen]
+    inputs = scene.inputs(test.read(chosen))
     figure = new_figure(8.4, 5.4)
     grid = figure.subplots(2, 3)
-    models: tuple[tuple[str, Any], ...] = (("base", scene.world.base.model), ("edge model", scene.edge(device).model))
+    models: tuple[tuple[str, Any], ...] = (("base", scene.base.model), ("edge model", scene.edge(device).model))
     colour = np.searchsorted(np.unique(labels), labels)
     for line, (name, model) in zip(grid, models, strict=True):
         depth = len(model.blocks)
@@ -177,9 +177,9 @@ def widths(scene: Scene, options: Options) -> Figure:
     for axes, method in zip(figure.subplots(1, len(methods), sharey=True, squeeze=False)[0], methods, strict=True):
         values = scene.config.to_dict()
         other = Scene(type(scene.config).from_dict({**values, "method": {"name": method}}))
-        base = other.world.base.shape
+        base = other.base.shape
         kept, embed = np.zeros((len(base.blocks), len(kinds))), 0.0
-        devices = range(len(other.world.partition.shards))
+        devices = other.devices
         for device in devices:
             edge = other.edge(device)
             embed += edge.shape.embed / base.embed
@@ -197,14 +197,14 @@ def widths(scene: Scene, options: Options) -> Figure:
 
 def _importance(scene: Scene) -> list[NDArray[np.float64]]:
     """Return each device's mean Taylor importance of every unit, on its proxy set."""
-    proxies = [scene.proxy(device).indices for device in range(len(scene.world.partition.shards))]
+    proxies = [scene.proxy(device).indices for device in scene.devices]
     scene.server.evidence.prepare(np.unique(np.concatenate(proxies)))
     return [scene.server.evidence.mean_row("taylor_abs", proxy) for proxy in proxies]
 
 
 def _two_tasks(scene: Scene) -> tuple[int, int]:
     """Return the first two devices, whose tasks differ where there are sub-tasks."""
-    if len(scene.world.partition.shards) < 2:
+    if len(scene.devices) < 2:
         raise ConfigError("This picture compares two devices. Set partition.devices to at least 2.")
     return 0, 1
 

@@ -17,7 +17,7 @@ from fedprune.core.files import write_json, write_text
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import from_dict, register, to_dict
 from fedprune.experiment.config import RunConfig
-from fedprune.experiment.reopen import outsider_points, reopen
+from fedprune.experiment.reopen import reopen
 from fedprune.mixture.mixture import FloatArray
 from fedprune.protocol.storage import StoredModel
 from fedprune.study.measurement import Measurement, Number
@@ -133,26 +133,26 @@ def attack_cases(folder: Path, config: RunConfig, seed: int) -> list[AttackCase]
     Raises:
         DataError: the run has no report.
     """
-    server = reopen(folder, config)
-    world, space = server.world, server.space
-    labels, pool = world.dataset.train.labels, world.partition.pool
+    replay = reopen(folder, config)
+    public = replay.simulation.public
+    space = public.space
     cases = []
-    for device, report in sorted(server.reports.items()):
-        shard = world.shard(device)
+    for device, report in sorted(replay.server.reports.items()):
+        shard = replay.simulation.shard(device)
         cases.append(
             AttackCase(
                 device=device,
                 mixture=report.mixture,
                 space=space,
-                pool=server.pool_points,
-                pool_labels=labels[pool],
-                members=space.project(world.train_features(shard.train)),
-                member_labels=labels[shard.train],
-                outsiders=outsider_points(server, device),
-                outsider_labels=world.dataset.test.labels[shard.test],
-                class_count=len(world.dataset.classes),
-                fit=world.setup.mixture,
-                mechanism=world.setup.mechanism,
+                pool=public.points,
+                pool_labels=public.images.labels,
+                members=space.project(shard.train_features()),
+                member_labels=shard.train.labels,
+                outsiders=space.project(shard.test_features()),
+                outsider_labels=shard.test.labels,
+                class_count=shard.class_count,
+                fit=config.mixture,
+                mechanism=config.mechanism,
                 seed=stream_seed(seed, "attack"),
                 widths=_widths(folder / "models" / f"device-{device:03d}.safetensors"),
             )

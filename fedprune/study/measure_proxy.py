@@ -11,8 +11,7 @@ import pandas as pd
 from fedprune.core.files import write_json
 from fedprune.core.registry import register
 from fedprune.experiment.config import RunConfig
-from fedprune.experiment.reopen import outsider_points, reopen
-from fedprune.protocol.server import Server
+from fedprune.experiment.reopen import Replay, reopen
 from fedprune.proxy.quality import proxy_quality, rank_agreement
 from fedprune.study.measurement import Measurement, Number
 
@@ -63,25 +62,25 @@ class ProxySets(Measurement):
 
     def measure(self, folder: Path, config: RunConfig) -> dict[str, Any]:
         """Choose the proxy set of every accepted report and compare it with the device's images."""
-        server = reopen(folder, config)
-        table = pd.DataFrame([self._compare(server, device) for device in sorted(server.reports)])
+        replay = reopen(folder, config)
+        table = pd.DataFrame([self._compare(replay, device) for device in sorted(replay.server.reports)])
         found = {**{str(name): float(value) for name, value in table.mean().items()}, "devices": len(table)}
         write_json(folder / self.file, found)
         return found
 
-    def _compare(self, server: Server, device: int) -> dict[str, float]:
-        world, shard = server.world, server.world.shard(device)
-        labels = world.dataset.train.labels
-        chosen = server.choose_proxy(device).indices
-        chosen_points = server.space.project(world.train_features(chosen))
+    def _compare(self, replay: Replay, device: int) -> dict[str, float]:
+        simulation, upper_mark, shard = replay.simulation, replay.upper_mark, replay.simulation.shard(device)
+        chosen = replay.proxy(device).indices
+        chosen_points, chosen_labels = simulation.points_of(chosen), upper_mark.images.labels[chosen]
         if self.against == "members":
-            own_points, own_labels = server.space.project(world.train_features(shard.train)), labels[shard.train]
+            own_features, own_labels = shard.train_features(), shard.train.labels
         else:
-            own_points, own_labels = outsider_points(server, device), world.dataset.test.labels[shard.test]
+            own_features, own_labels = shard.test_features(), shard.test.labels
         scores, oracle = (
-            np.asarray(server.evidence.mean_row(IMPORTANCE, part)) for part in (chosen, server.oracle_proxy(device))
+            np.asarray(upper_mark.evidence.mean_row(IMPORTANCE, part))
+            for part in (chosen, upper_mark.oracle_proxy(device))
         )
         return {
-            **proxy_quality(chosen_points, labels[chosen], own_points, own_labels),
+            **proxy_quality(chosen_points, chosen_labels, simulation.public.space.project(own_features), own_labels),
             **rank_agreement(scores, oracle),
         }

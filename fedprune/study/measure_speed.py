@@ -48,14 +48,13 @@ class Speed(Measurement):
 
     def measure(self, folder: Path, config: RunConfig) -> dict[str, Any]:
         """Time all devices' models on this machine."""
-        server = reopen(folder, config)
-        base = server.world.base
+        replay = reopen(folder, config)
+        base = replay.simulation.public.base
         side = base.shape.image_size
         pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         times = []
         for device in read_record(folder).answered:
-            edge = server.derive(device, server.choose_proxy(device).indices)
-            tasks = [partial(model, pixels) for model in (edge.model, base.model)]
+            tasks = [partial(model, pixels) for model in (replay.edge(device).model, base.model)]
             with torch.inference_mode():
                 times.append(
                     np.median(interleaved(tasks, rounds=(ROUNDS, ROUNDS), clock=perf_counter), axis=0).tolist()

@@ -15,7 +15,7 @@ from fedprune.experiment.reopen import reopen
 from fedprune.experiment.run import execute
 from fedprune.protocol.device import evaluate
 from fedprune.protocol.observer import Observer
-from fedprune.protocol.setup import open_world
+from fedprune.protocol.simulation import open_simulation
 from fedprune.protocol.storage import StoredModel
 from fedprune.vit.counts import count_macs, count_params
 
@@ -44,13 +44,13 @@ def test_a_run_gives_every_device_a_model_within_its_budget(small):
 def test_stored_models_with_a_token_reducer_answer_as_the_devices_said(small):
     config = compose([*small, "tokens=tome", "budgets.limit=macs", "splitting.ratios=[0.7]", "save_models=true"])
     record = execute(config, Observer())
-    world = open_world(config.setup())
+    simulation = open_simulation(config.setup())
     for device, row in record.devices.iterrows():
         path = record.folder / "models" / f"device-{device:03d}.safetensors"
         file = StoredModel.read(path)
         assert file.card["tokens"]["keep"] == row["method_tokens_keep"]
         assert (file.card["counts"]["parameters"], file.card["counts"]["macs"]) == (row["params"], row["macs"])
-        said = evaluate(world, device, fedprune.load_edge_model(path), tuple(file.card["classes"]))
+        said = evaluate(simulation.shard(device), fedprune.load_edge_model(path), tuple(file.card["classes"]))
         assert said.edge == row["edge_correct"]
 
 

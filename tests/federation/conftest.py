@@ -57,19 +57,23 @@ def configure(small_config, tmp_path):
 @pytest.fixture
 def run_strategy():
     """Run a configuration over an engine with any ClientApp, without a folder for it; return rows by device."""
-    from fedprune.federation.strategy import EdgeModels
-    from fedprune.protocol.observer import Observer
-    from fedprune.protocol.server import Server
-    from fedprune.protocol.setup import World
 
     def run(config, engine, client_app="tests.federation.faulty:app"):
-        server = Server(World(config.setup()), config.server_options())
-        devices = len(server.world.partition.shards)
-        strategy = EdgeModels(server, Observer(), config.clock.timeline(devices, config.seed))
-        engine.run(strategy, devices, client_app)
+        strategy = strategy_of(config)
+        engine.run(strategy, len(strategy.rows), client_app)
         return {device: timeless(row) for device, row in strategy.rows.items()}
 
     return run
+
+
+def strategy_of(config):
+    """Return the strategy of a configuration's run, ready to begin, without a folder for it."""
+    from fedprune.federation.strategy import EdgeModels
+    from fedprune.protocol.observer import Observer
+    from fedprune.protocol.simulation import open_simulation
+
+    setup = config.setup()
+    return EdgeModels(open_simulation(setup).round(config.server_options(), Observer(), config.clock), setup)
 
 
 def timeless(row):

@@ -10,9 +10,8 @@ from fedprune.experiment.run import log_file
 from fedprune.federation import client_app
 from fedprune.federation.engine import CLIENT_APP
 from fedprune.federation.inline import Inline, InlineGrid
-from fedprune.federation.strategy import EdgeModels
 from fedprune.federation.window import WindowGrid
-from tests.federation.conftest import timeless
+from tests.federation.conftest import strategy_of, timeless
 
 
 class ShuffledGrid(InlineGrid):
@@ -28,12 +27,8 @@ class ShuffledGrid(InlineGrid):
         return iter(replies)
 
 
-def rows_over(config, grid, timeline=None):
-    from fedprune.protocol.observer import Observer
-    from fedprune.protocol.server import Server
-    from fedprune.protocol.setup import World
-
-    strategy = EdgeModels(Server(World(config.setup()), config.server_options()), Observer(), timeline)
+def rows_over(config, grid):
+    strategy = strategy_of(config)
     strategy.run(grid, 3600.0)
     return {device: timeless(row) for device, row in strategy.rows.items()}
 
@@ -145,11 +140,8 @@ def test_a_device_that_cannot_be_reached_fails_alone(configure, clean, tmp_path)
             return [self.held.pop(identity) for identity in identities if identity in self.held]
 
     config = configure(cache=str(tmp_path / "other"))
-    from fedprune.protocol.observer import Observer
-    from fedprune.protocol.server import Server
-    from fedprune.protocol.setup import World
 
-    strategy = EdgeModels(Server(World(config.setup()), config.server_options()), Observer())
+    strategy = strategy_of(config)
     strategy.run(WindowGrid(Deaf(client_app.app, 4), size=2, nodes=4, patience=1.0), timeout=1.0)
     rows = {device: timeless(row) for device, row in strategy.rows.items()}
     assert (rows[2]["status"], rows[2]["reason"]) == ("failed", "no answer within 1 s")
@@ -157,12 +149,9 @@ def test_a_device_that_cannot_be_reached_fails_alone(configure, clean, tmp_path)
 
 
 def test_initial_arrays_are_public(configure):
-    from fedprune.protocol.observer import Observer
-    from fedprune.protocol.server import Server
-    from fedprune.protocol.setup import World
 
     config = configure()
-    strategy = EdgeModels(Server(World(config.setup()), config.server_options()), Observer())
+    strategy = strategy_of(config)
     messages = list(
         strategy.configure_train(1, strategy.initial_arrays(), ConfigRecord(), InlineGrid(client_app.app, 4))
     )

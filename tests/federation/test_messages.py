@@ -4,6 +4,7 @@ import copy
 import logging
 import resource
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,10 +19,8 @@ from fedprune.core.text import MAX_REASON, describe
 from fedprune.federation import client_app, messages
 from fedprune.federation.inline import InlineGrid
 from fedprune.federation.local import copied
-from fedprune.federation.strategy import EdgeModels
-from fedprune.protocol.observer import Observer
-from fedprune.protocol.server import Server
-from fedprune.protocol.setup import World
+from fedprune.protocol.round import take_report
+from tests.federation.conftest import strategy_of
 
 SCALARS = st.one_of(
     st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=20), st.binary(max_size=20), st.booleans()
@@ -98,13 +97,7 @@ def test_a_copy_shares_no_container_with_the_original():
     assert content == before
 
 
-@pytest.fixture(scope="module")
-def server(small_config):
-    return Server(World(small_config.setup()), small_config.server_options())
-
-
-def true_reply(server, device):
-    strategy = EdgeModels(server, Observer())
+def true_reply(strategy, device):
     grid = InlineGrid(client_app.app, len(strategy.rows))
     requests = list(strategy.configure_train(1, strategy.initial_arrays(), ConfigRecord(), grid))
     [reply] = grid.send_and_receive([requests[device]])
@@ -133,28 +126,28 @@ def mutated(data, random):
 
 @pytest.fixture(autouse=True)
 def quiet():
-    logger = logging.getLogger("fedprune.federation")
+    logger = logging.getLogger("fedprune.protocol")
     logger.setLevel(logging.CRITICAL)
     yield
     logger.setLevel(logging.NOTSET)
 
 
-def fuzz(server, inputs):
-    genuine = message_to_proto(true_reply(server, 1)).SerializeToString()
+def fuzz(config, inputs):
+    genuine = message_to_proto(true_reply(strategy_of(config), 1)).SerializeToString()
     random = np.random.default_rng(0)
     seen = {"unreadable": 0, "ok": 0, "rejected": 0, "failed": 0}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    strategy = EdgeModels(server, Observer())
-    fresh = copy.deepcopy(strategy.rows)
+    strategy = strategy_of(config)
+    state, server, fresh = strategy.state, strategy.state.server, copy.deepcopy(strategy.rows)
     for _ in range(inputs):
         try:
             reply = message_from_proto(MessageProto.FromString(mutated(genuine, random)))
         except Exception:  # Flower's own reading; the grids turn it into the device's failure
             seen["unreadable"] += 1
             continue
-        strategy.rows[1], strategy._done = copy.copy(fresh[1]), set()
+        state.rows[1], state.done = copy.copy(fresh[1]), set()
         server.reports.clear()
-        status = strategy._receive(1, reply)
+        status = take_report(state, 1, partial(strategy._upload, reply, 1))
         seen[status] += 1
         assert set(server.reports) <= {1}
         assert (status == "ok") == (1 in server.reports)
@@ -165,10 +158,10 @@ def fuzz(server, inputs):
     return seen
 
 
-def test_damaged_bytes_give_a_report_or_a_rejection(server):
-    fuzz(server, 3000)
+def test_damaged_bytes_give_a_report_or_a_rejection(small_config):
+    fuzz(small_config, 3000)
 
 
 @pytest.mark.slow
-def test_100000_damaged_replies_give_a_report_or_a_rejection(server):
-    fuzz(server, 100_000)
+def test_100000_damaged_replies_give_a_report_or_a_rejection(small_config):
+    fuzz(small_config, 100_000)

@@ -21,6 +21,7 @@ from fedprune.recovery.none import NoRecovery
 from fedprune.recovery.personal import OwnImages
 from fedprune.recovery.personal_finetune import PersonalFinetune
 from fedprune.tokens.reduced import reduce
+from tests.federation.conftest import strategy_of
 from tests.tokens.vits import random_base
 
 TRAINED = {"personal_correct", "reference_correct", "personal_images"}
@@ -48,9 +49,6 @@ def test_the_edge_model_is_evaluated_before_and_after(configure, personal, run_s
 
 
 def test_an_answer_holds_counts_and_a_time_and_no_weights(personal):
-    from fedprune.federation.strategy import EdgeModels
-    from fedprune.protocol.server import Server
-    from fedprune.protocol.setup import World
 
     answers = []
 
@@ -61,7 +59,7 @@ def test_an_answer_holds_counts_and_a_time_and_no_weights(personal):
                 yield reply
 
     config = personal(2)
-    strategy = EdgeModels(Server(World(config.setup()), config.server_options()), Observer())
+    strategy = strategy_of(config)
     strategy.run(Listening(client_app.app, 2), 3600.0)
     trained = [answer for answer in answers if answer.metadata.message_type == TRAINED_EDGE_MODEL]
     assert len(trained) == 2

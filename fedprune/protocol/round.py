@@ -1,0 +1,328 @@
+"""The round that joins devices and server, step by step, whatever carries the messages.
+
+1. `ask`: every device that can be reached, and that the clock asks, gets the public space and is asked for a report;
+   what an interrupted try has left of a device is taken up instead.
+2. `take_report`: each answer is checked. What is wrong costs its own device the rest of the round and nobody else.
+3. `close_reports`: in virtual time, reports that come too late are not waited for.
+4. `deliveries`: all proxy sets are chosen, the evidence that they need is read in one pass, then one device after the
+   other gets its edge model, within its budget, to evaluate or to train on its own images. In a simulation it may get
+   a second model, its upper mark, derived from the device's own images.
+5. `take_evaluation`: counts over private test images fill the device's row; its last answer closes it.
+6. `end`: whoever has not answered by then has failed.
+
+A row is final once it is closed, and the first reason stays: `rejected` for an answer that is not accepted, `refused`
+where no legal model is small enough, `failed` for all else.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
+from fedprune.core.text import describe
+from fedprune.devices.clock import Timeline
+from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
+from fedprune.protocol.observer import Observer
+from fedprune.protocol.row import DeviceRow
+from fedprune.protocol.server import Server
+from fedprune.protocol.storage import StoredModel
+from fedprune.proxy.selector import ProxySet
+from fedprune.recovery.personal import Personal
+from fedprune.vit.surgery import EdgeModel
+
+EDGE, UPPER_MARK = "edge", "oracle"  # what a device's model is for
+EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
+
+logger = logging.getLogger(__name__)
+
+
+class UpperMarks(Protocol):
+    """What a simulation adds to a round: a second model for each device, derived from the device's own images."""
+
+    def prepare_upper_marks(self, devices: Sequence[int]) -> None:
+        """Compute the evidence that these devices' upper marks need, in one pass."""
+
+    def derive_upper_mark(self, device: int) -> EdgeModel:
+        """Derive a device's edge model from its own images."""
+
+
+@dataclass
+class Round:
+    """Where a round stands.
+
+    Attributes:
+        server: The server.
+        rows: One row a device, by number; complete when the round is over.
+        observer: Is told what happens, and remembers an interrupted try.
+        personal: What devices do with their edge models on their own images.
+        timeline: Virtual time, where it plays a part.
+        upper_marks: In a simulation, where upper marks are wanted.
+        done: Devices whose rows are final.
+        unanswered: By device, the models that were sent and not answered yet.
+    """
+
+    server: Server
+    rows: dict[int, DeviceRow]
+    observer: Observer
+    personal: Personal
+    timeline: Timeline | None = None
+    upper_marks: UpperMarks | None = None
+    done: set[int] = field(default_factory=set)
+    unanswered: dict[int, set[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for device in self.rows:
+            if finished := self.observer.finished(device):
+                self.rows[device] = finished
+                self.done.add(device)
+
+    def trains(self, role: str) -> bool:
+        """Say whether devices train the model that they get for `role` on their own images."""
+        return role == EDGE and self.personal.passes() > 0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A model on its way to a device.
+
+    Attributes:
+        device: Whose it is.
+        role: `edge`, or `oracle` for an upper mark.
+        edge: The model.
+        stored: The same, taken apart.
+    """
+
+    device: int
+    role: str
+    edge: EdgeModel
+    stored: StoredModel
+
+
+def ask(state: Round, missing: Mapping[int, str]) -> list[int]:
+    """Return the devices that have to be asked for a report.
+
+    Args:
+        state: The round.
+        missing: Why, for each device that cannot be reached.
+    """
+    for device, reason in missing.items():
+        _fail(state, device, "failed", reason)
+    for device in sorted(state.rows):
+        if state.timeline is not None and device not in state.timeline.asked:
+            _fail(state, device, "failed", f"not asked: {len(state.timeline.asked)} devices were")
+    asked = [device for device in sorted(state.rows) if device not in state.done and not _restore(state, device)]
+    state.observer.phase("reports", len(asked))
+    return asked
+
+
+def take_report(state: Round, device: int, answer: Callable[[], Upload]) -> str:
+    """Check a device's report and keep it; one that came twice changes nothing.
+
+    Args:
+        state: The round.
+        device: Who was asked.
+        answer: Returns what came, or raises `ReportRejected` where it is wrong, `FedpruneError` where nothing came.
+
+    Returns:
+        The status of the device's row.
+    """
+    if device in state.done or device in state.server.reports:
+        return state.rows[device].status
+    try:
+        upload = answer()
+        _accept(state, device, upload)
+        state.observer.report(device, upload)
+    except ReportRejected as rejection:
+        _fail(state, device, "rejected", str(rejection))
+    except FedpruneError as error:
+        _fail(state, device, "failed", str(error))
+    state.observer.advance("reports", state.rows[device].status)
+    return state.rows[device].status
+
+
+def close_reports(state: Round, request_bytes: int) -> None:
+    """Let virtual time pass over all accepted reports, those of an interrupted try included."""
+    if state.timeline is None:
+        return
+    arrived = []
+    for device, row in sorted(state.rows.items()):
+        if device not in state.server.reports and not (device in state.done and row.status in ("ok", "refused")):
+            continue
+        macs = (row.train_images or 0) * row.base_macs
+        if reason := state.timeline.report(device, macs, request_bytes, row.upload_bytes):
+            _fail(state, device, "failed", reason)
+        else:
+            arrived.append(device)
+    for device, reason in state.timeline.close_reports(arrived).items():
+        _fail(state, device, "failed", reason)
+
+
+def deliveries(state: Round) -> Iterator[Delivery]:
+    """Choose all proxy sets, compute the evidence that they need, then derive model after model as they are asked for.
+
+    A model that cannot be derived costs its device the rest of the round.
+    """
+    proxies = _choose_proxies(state)
+    state.observer.phase("deriving", len(proxies))
+    state.observer.phase("evaluating", len(proxies))
+    for device, proxy in proxies.items():
+        roles = [EDGE] if state.upper_marks is None else [EDGE, UPPER_MARK]
+        state.unanswered[device] = set(roles)
+        for role in roles:
+            if device not in state.done and (delivery := _derive(state, device, proxy, role)) is not None:
+                yield delivery
+        state.observer.advance("deriving", state.rows[device].status)
+
+
+def take_evaluation(
+    state: Round, device: int, role: str, answer: Callable[[int | None], Evaluation | PersonalEvaluation]
+) -> None:
+    """Fill a device's row from its counts; an answer that was not asked for, or came twice, changes nothing.
+
+    Args:
+        state: The round.
+        device: Who was asked.
+        role: Which of its models the answer is about.
+        answer: Given the number of test images that the counts must rest on, where it is known, returns the counts;
+            raises `ReportRejected` where they are wrong, `FedpruneError` where nothing came.
+    """
+    if role not in state.unanswered.get(device, ()):
+        return
+    row, left = state.rows[device], state.unanswered[device]
+    left.remove(role)
+    try:
+        _count(state, row, role, answer(row.test_images))
+    except ReportRejected as rejection:
+        _fail(state, device, "rejected", str(rejection))
+    except FedpruneError as error:
+        _fail(state, device, "failed", str(error))
+    else:
+        if not left:
+            _close(state, device)
+    if device in state.done:
+        left.clear()
+        state.observer.advance("evaluating", row.status)
+
+
+def end(state: Round) -> None:
+    """Close the rows of the devices that never answered."""
+    for device in sorted(set(state.rows) - state.done):
+        _fail(state, device, "failed", "it did not answer")
+
+
+def _fail(state: Round, device: int, status: str, reason: str) -> None:
+    """Close the row of a device that will get no further."""
+    if device not in state.done:
+        state.rows[device].fail(status, reason)
+        _close(state, device)
+
+
+def _close(state: Round, device: int) -> None:
+    state.done.add(device)
+    row = state.rows[device]
+    if state.timeline is not None:
+        row.extra.update(state.timeline.columns(device))
+    if row.status != "ok":
+        logger.warning("device %d: %s: %s", device, row.status, row.reason)
+    state.observer.row(row)
+
+
+def _restore(state: Round, device: int) -> bool:
+    """Take up the report that an interrupted try has left of a device, if it has left one."""
+    upload = state.observer.stored_report(device)
+    if upload is None:
+        return False
+    try:
+        _accept(state, device, upload)
+    except ReportRejected:  # written by another version, or damaged
+        return False
+    return True
+
+
+def _accept(state: Round, device: int, upload: Upload) -> None:
+    row = state.rows[device]
+    row.upload_bytes = len(upload.report)
+    row.reported(state.server.receive(device, upload.report))
+
+
+def _choose_proxies(state: Round) -> dict[int, ProxySet]:
+    """Choose the proxy set of every device that is still in the round, and compute the evidence that all need."""
+    proxies = {}
+    for device in sorted(set(state.server.reports) - state.done):
+        start = time.perf_counter()
+        try:
+            proxies[device] = state.server.choose_proxy(device)
+            state.rows[device].extra["proxy_seconds"] = time.perf_counter() - start
+        except (DiskError, OSError):
+            raise
+        except Exception as error:  # an odd report must not end the others' run
+            logger.exception("device %d: no proxy set", device)
+            _fail(state, device, "failed", f"no proxy set: {describe(error)}")
+    for device, proxy in proxies.items():
+        state.rows[device].extra.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
+    if proxies:
+        state.observer.phase("evidence", 1)
+        state.server.prepare([proxy.indices for proxy in proxies.values()])
+        if state.upper_marks is not None:
+            state.upper_marks.prepare_upper_marks(list(proxies))
+        state.observer.advance("evidence")
+    return proxies
+
+
+def _derive(state: Round, device: int, proxy: ProxySet, role: str) -> Delivery | None:
+    """Derive one of a device's models, or close the device's row."""
+    start = time.perf_counter()
+    try:
+        if role == EDGE or state.upper_marks is None:
+            edge = state.server.derive(device, proxy.indices)
+        else:
+            edge = state.upper_marks.derive_upper_mark(device)
+        stored = StoredModel.of(edge)
+        if role == EDGE:
+            _describe_edge(state, state.rows[device], edge, stored, time.perf_counter() - start)
+    except (DiskError, OSError):  # this machine's affair: no device has failed
+        raise
+    except BudgetError as refusal:
+        _fail(state, device, "refused", str(refusal))
+    except FedpruneError as error:
+        _fail(state, device, "failed", str(error))
+    except Exception as error:
+        logger.exception("device %d: no %s model", device, role)
+        _fail(state, device, "failed", f"no {role} model: {describe(error)}")
+    else:
+        return Delivery(device, role, edge, stored)
+    return None
+
+
+def _describe_edge(state: Round, row: DeviceRow, edge: EdgeModel, stored: StoredModel, seconds: float) -> None:
+    """Write an edge model's numbers into its device's row, and let virtual time pass.
+
+    Raises:
+        FedpruneError: the device would not be done with it in time.
+    """
+    row.derive_seconds = seconds
+    row.params, row.macs = edge.params, edge.macs
+    row.download_bytes = sum(values.nbytes for values in stored.tensors.values())
+    row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
+    state.observer.edge_model(row.device, edge)
+    if state.timeline is None:
+        return
+    passes, test, train = state.personal.passes(), row.test_images or 0, row.train_images or 0
+    # A backward pass counts as two forward ones.
+    macs = test * (row.base_macs + edge.macs) + (3 * passes * train + (passes > 0) * test) * edge.macs
+    if reason := state.timeline.model(row.device, macs, row.download_bytes, EVALUATION_BYTES):
+        raise FedpruneError(reason)
+
+
+def _count(state: Round, row: DeviceRow, role: str, answer: Evaluation | PersonalEvaluation) -> None:
+    """Write a device's counts into its row."""
+    counts = answer.before if isinstance(answer, PersonalEvaluation) else answer
+    if isinstance(answer, PersonalEvaluation):
+        row.extra.update(answer.columns(state.personal.passes() * (row.train_images or 0)))
+    row.test_images = counts.images
+    if role == UPPER_MARK:
+        row.oracle_correct = counts.edge
+    else:
+        row.base_correct, row.subclassifier_correct, row.edge_correct = counts.base, counts.subclassifier, counts.edge

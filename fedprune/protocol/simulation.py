@@ -1,0 +1,170 @@
+"""Server and devices in one place, as only research has them; whatever bounds a result from above comes from here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from fedprune.core.random import stream
+from fedprune.data.images import ImageSet, IntArray, Pixels
+from fedprune.devices.clock import Clock, NoClock
+from fedprune.mixture.features import extract
+from fedprune.mixture.mixture import FloatArray
+from fedprune.protocol.device import make_report
+from fedprune.protocol.observer import Observer
+from fedprune.protocol.private import LocalData, PrivateShard, open_local
+from fedprune.protocol.public import PublicWorld
+from fedprune.protocol.round import Round
+from fedprune.protocol.row import DeviceRow, first_row
+from fedprune.protocol.server import Server, ServerOptions
+from fedprune.protocol.setup import Setup
+from fedprune.proxy.selector import PrivateView
+from fedprune.vit.surgery import EdgeModel
+
+
+class AllImages(ImageSet):
+    """All training images of a simulation, the pool first, so that a pool image has the index that servers know."""
+
+    def __init__(self, images: ImageSet, pool: IntArray) -> None:
+        self.images = images
+        self.order = np.concatenate([pool, np.setdiff1d(np.arange(len(images)), pool)])
+        self.labels = images.labels[self.order]
+        self._place = np.argsort(self.order)
+
+    def read(self, indices: IntArray) -> Pixels:
+        """Return the images at `indices`."""
+        return self.images.read(self.order[indices])
+
+    def places_of(self, indices: IntArray) -> IntArray:
+        """Return where the images stand that the data set has at `indices`."""
+        return self._place[indices]
+
+
+class Simulation:
+    """One run's server and devices side by side.
+
+    A server that it hands out is built from the public world alone. What only a simulation can know has names that
+    say so: the true numbers in its rows, private views, upper marks.
+    """
+
+    def __init__(self, local: LocalData) -> None:
+        self.local = local
+        self.setup: Setup = local.setup
+
+    @cached_property
+    def public(self) -> PublicWorld:
+        """What the server knows."""
+        return PublicWorld.of(self.setup, self.local.public, self.local.base)
+
+    @property
+    def devices(self) -> list[int]:
+        """The devices' numbers, in rising order."""
+        return [shard.device for shard in self.local.partition.shards]
+
+    def shard(self, device: int) -> PrivateShard:
+        """Return what one device holds."""
+        return self.local.shard(device)
+
+    def server(self, options: ServerOptions) -> Server:
+        """Return a run's server, which has no report yet; one that sees private data where its selector is a bound."""
+        if options.selector.reads_private:
+            return UpperMarkServer(self.public, options, simulation=self)
+        return Server(self.public, options)
+
+    def upper_mark(self, server: Server) -> "UpperMarkServer":
+        """Return the server that derives upper marks from the reports that `server` has."""
+        if isinstance(server, UpperMarkServer):
+            return server
+        return UpperMarkServer(self.public, server.options, server.reports, simulation=self)
+
+    def round(self, options: ServerOptions, observer: Observer, clock: Clock | None = None) -> Round:
+        """Return a run's round, ready to begin."""
+        server = self.server(options)
+        return Round(
+            server,
+            {row.device: row for row in self.true_rows()},
+            observer,
+            self.setup.personal,
+            (clock or NoClock()).timeline(len(self.devices), self.setup.seed),
+            self.upper_mark(server) if options.oracle else None,
+        )
+
+    def true_rows(self) -> list[DeviceRow]:
+        """Return the rows that a run begins with, what only a simulation knows of the devices filled in."""
+        rows = []
+        for shard, budget in zip(self.local.partition.shards, self.local.budgets, strict=True):
+            row = first_row(shard.device, self.public.base.shape)
+            row.limit_to(budget)
+            row.task, row.classes = shard.task, len(shard.classes)
+            row.train_images, row.test_images = len(shard.train), len(shard.test)
+            rows.append(row)
+        return rows
+
+    def report_to(self, server: Server, device: int) -> None:
+        """Let a device make its report as in the run, and hand it to `server`, unless its report is there."""
+        if device not in server.reports:
+            server.receive(device, make_report(self.shard(device), self.public.space).report)
+
+    @cached_property
+    def all_images(self) -> AllImages:
+        """All training images, private ones too."""
+        return AllImages(self.local.dataset.train, self.local.partition.pool)
+
+    def own_images(self, device: int) -> IntArray:
+        """Return the indices of a device's own training images in `all_images`."""
+        shards = {shard.device: shard for shard in self.local.partition.shards}
+        return self.all_images.places_of(shards[device].train)
+
+    def points_of(self, indices: IntArray) -> FloatArray:
+        """Return images of `all_images` in the space of the reports (images, dimensions)."""
+        world = self.public
+        kind, precision = world.features.kind, world.precision
+        features = extract(world.base, self.all_images, indices, kind, precision=precision, device=world.compute)
+        return world.space.project(features)
+
+
+@dataclass
+class UpperMarkServer(Server):
+    """A server that sees what no server may see, every device's images: for what bounds a result from above."""
+
+    simulation: Simulation = field(kw_only=True)
+
+    @property
+    def images(self) -> ImageSet:
+        """All training images, the pool first."""
+        return self.simulation.all_images
+
+    def private_view(self, device: int) -> PrivateView:
+        """Show a selector the device's own images and labels."""
+        shard, world = self.simulation.shard(device), self.world
+        return PrivateView(
+            indices=self.simulation.own_images(device),
+            labels=shard.train.labels,
+            points=world.space.project(shard.train_features()),
+            pool_labels=world.images.labels,
+        )
+
+    def oracle_proxy(self, device: int) -> IntArray:
+        """Return as many of the device's own training images as a proxy set has."""
+        own = self.simulation.own_images(device)
+        order = stream(self.world.seed, "oracle", device).permutation(len(own))
+        return np.sort(own[order[: self.options.proxy_size]])
+
+    def prepare_upper_marks(self, devices: Sequence[int]) -> None:
+        """Compute the evidence that these devices' upper marks need, in one pass."""
+        self.prepare([self.oracle_proxy(device) for device in devices])
+
+    def derive_upper_mark(self, device: int) -> EdgeModel:
+        """Derive a device's edge model from its own images.
+
+        Raises:
+            BudgetError: no legal model is small enough for the device's budget.
+        """
+        return self.derive(device, self.oracle_proxy(device))
+
+
+@lru_cache(maxsize=2)
+def open_simulation(setup: Setup) -> Simulation:
+    """Return this process's simulation for `setup`; the last two stay loaded."""
+    return Simulation(open_local(setup))
