@@ -101,9 +101,9 @@ def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
         side = file.shape.image_size
         return torch.randn(CHECKED_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0)), "noise images"
     from fedprune.experiment.record import read_record
-    from fedprune.protocol.simulation import open_simulation
+    from fedprune.experiment.run import public_images
 
-    pool = open_simulation(read_record(folder).config.setup()).local.public.pool
+    pool = public_images(read_record(folder).config).pool
     values = file.card["preprocess"]
     preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
     return preprocess(pool.read(np.arange(min(CHECKED_IMAGES, len(pool))))), "images of the public pool"

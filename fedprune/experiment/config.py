@@ -45,6 +45,8 @@ class RunConfig:
         privacy_limit: Largest epsilon that a device may release; a device whose mechanism needs more reports nothing.
         precision: `fp32`, `bf16`, or `auto`, which `compose` turns into the faster one of this machine.
         compute: `cpu` or `cuda`.
+        public: Folder of the server's own public images, `pool.parquet` and `validation.parquet`, on real devices;
+            empty cuts them out of `data`, which makes the run a simulation.
         threads: Threads of torch and BLAS; one by default, because more may change the last bits.
         runs: Folder of all runs.
         cache: Folder for what is computed once and shared by all runs.
@@ -74,6 +76,7 @@ class RunConfig:
     privacy_limit: float | None = None
     precision: str = "auto"
     compute: str = "cpu"
+    public: str = ""
     threads: int = 1
     runs: str = "runs"
     cache: str = "cache"
@@ -117,6 +120,8 @@ class RunConfig:
             del values["tokens"], values["splitting"]
         if isinstance(self.personal, NoPersonal):
             del values["personal"]
+        if not self.public:
+            del values["public"]
         if self.privacy_limit is None:
             del values["privacy_limit"]
         return content_hash({"schema": SCHEMA_VERSION, **values}, length=12)

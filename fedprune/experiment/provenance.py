@@ -21,7 +21,6 @@ from fedprune.core.files import write_json
 from fedprune.core.hashing import content_hash
 from fedprune.core.kinds import KINDS
 from fedprune.experiment.config import RunConfig
-from fedprune.protocol.private import LocalData
 
 FILE = "provenance.json"
 UNCHANGING = ("engine",)  # options that change no result
@@ -52,15 +51,6 @@ def provenance(config: RunConfig, known: dict[Any, dict[str, str]] | None = None
             known[option] = _of_option(kind, option)
         found |= known[option]
     return found
-
-
-def contents(local: LocalData) -> dict[str, str]:
-    """Return the fingerprints of what a run computes with, once it is loaded."""
-    return {
-        "the images of the data set": local.dataset.fingerprint,
-        "the partition": local.partition.fingerprint,
-        "the base": local.base.fingerprint,
-    }
 
 
 def write_provenance(folder: Path, hashes: Hashes) -> None:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from fedprune.core.errors import DataError
+from fedprune.core.errors import ConfigError, DataError
 from fedprune.devices.clock import NoClock
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.journal import Journal
@@ -23,9 +23,14 @@ class Replay:
 
     Args:
         config: The run's configuration.
+
+    Raises:
+        ConfigError: the run's server had public images of its own, so nobody can see its devices from inside.
     """
 
     def __init__(self, config: RunConfig) -> None:
+        if config.public:
+            raise ConfigError("This run's devices hold what it would show. Only a simulation can be seen from inside.")
         self.config = config
 
     @cached_property

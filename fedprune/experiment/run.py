@@ -11,13 +11,14 @@ from filelock import FileLock, Timeout
 
 from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_json
+from fedprune.data.public import PublicImages
+from fedprune.data.public_files import read_public
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.journal import Journal
 from fedprune.experiment.provenance import (
     Hashes,
     changed_sentence,
     changes,
-    contents,
     provenance,
     run_folder,
     write_provenance,
@@ -25,6 +26,7 @@ from fedprune.experiment.provenance import (
 from fedprune.experiment.record import CONFIG, Record, is_finished, note_failure, read_record, write_record
 from fedprune.federation.logs import FORMAT, PlainFormatter
 from fedprune.federation.strategy import EdgeModels
+from fedprune.protocol.deployment import Deployment
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.private import open_local
 from fedprune.protocol.setup import Setup
@@ -88,27 +90,39 @@ def log_file(path: Path) -> Iterator[None]:
 def _execute(config: RunConfig, folder: Path, now: Hashes, listener: Observer) -> Record:
     start = time.perf_counter()
     torch.set_num_threads(config.threads)
-    simulation = _open(config.setup(), now)
-    now = {**now, **contents(simulation.local)}
+    run = _open(config, now)
+    now = {**now, **run.fingerprints}
     if changed := changes(folder, now):
         raise FedpruneError(changed_sentence(folder, changed))
     write_provenance(folder, now)
     (folder / "record.json").unlink(missing_ok=True)  # of a try in which devices failed
     journal = Journal(folder, config.save_models, listener)
-    state = simulation.round(config.server_options(), journal, config.clock)
+    state = run.round(config.server_options(), journal, config.clock)
     config.engine.run(EdgeModels(state, config.setup()), len(state.rows))
     ledger = [entry for device in sorted(journal.ledger) for entry in journal.ledger[device]]
     (folder / "failure.txt").unlink(missing_ok=True)
     return write_record(folder, config, now, list(state.rows.values()), ledger, time.perf_counter() - start)
 
 
-def _open(setup: Setup, now: Hashes) -> Simulation:
-    """Return this process's simulation, loaded again where files have changed since it was loaded."""
+def _open(config: RunConfig, now: Hashes) -> Simulation | Deployment:
+    """Return this process's side of the run, loaded again where files have changed since it was loaded."""
+    setup = config.setup()
+    if config.public:
+        return Deployment(setup, public_images(config))
     if _loaded.setdefault(setup, now) != now:
         open_local.cache_clear()
         open_simulation.cache_clear()
         _loaded[setup] = now
     return open_simulation(setup)
+
+
+def public_images(config: RunConfig) -> PublicImages:
+    """Return the images that the run's server has.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    return read_public(Path(config.public).expanduser()) if config.public else open_local(config.setup()).public
 
 
 def status_line(record: Record) -> str:

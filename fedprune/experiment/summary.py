@@ -45,9 +45,9 @@ def labels_of(devices: pd.DataFrame) -> Mapping[str, str]:
 
 def accuracies(devices: pd.DataFrame) -> pd.DataFrame:
     """Return one accuracy a device and model; NaN where it was not measured."""
-    tested = devices["test_images"].where(devices["test_images"] > 0)
-    counts = devices.reindex(columns=[f"{name}_correct" for name in ACCURACIES]).astype("Float64").astype(float)
-    return counts.div(tested, axis=0).set_axis(list(ACCURACIES), axis=1)
+    tested = _floats(devices["test_images"])
+    counts = devices.reindex(columns=[f"{name}_correct" for name in ACCURACIES]).apply(_floats)
+    return counts.div(tested.where(tested > 0), axis=0).set_axis(list(ACCURACIES), axis=1)
 
 
 def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
@@ -58,7 +58,7 @@ def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
     values = accuracies(devices)
     measured = values["edge"].notna()
     summary: dict[str, float | int | None] = {"devices": len(devices), "measured": int(measured.sum())}
-    weights = devices.loc[measured, "test_images"]
+    weights = _floats(devices["test_images"])[measured]
     for name in labels_of(devices):
         column = values.loc[measured, name].dropna()
         images = weights[column.index]
@@ -70,6 +70,11 @@ def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
         kept = (devices[name].astype("Float64") / devices[f"base_{name}"]).dropna()
         summary[f"{name}_kept"] = _number(kept.mean())
     return summary
+
+
+def _floats(column: pd.Series) -> pd.Series:
+    """Return whole numbers as floats, NaN where there is none."""
+    return column.astype("Float64").astype(float)
 
 
 def _number(value: float) -> float | None:

@@ -1,6 +1,6 @@
 """Server and devices in one place, as only research has them; whatever bounds a result from above comes from here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -56,6 +56,15 @@ class Simulation:
     def public(self) -> PublicWorld:
         """What the server knows."""
         return PublicWorld.of(self.setup, self.local.public, self.local.base)
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Hashes of what server and devices compute with."""
+        return {
+            "the images of the data set": self.local.dataset.fingerprint,
+            "the partition": self.local.partition.fingerprint,
+            "the base": self.local.base.fingerprint,
+        }
 
     @property
     def devices(self) -> list[int]:

@@ -27,7 +27,7 @@ from fedprune.report.drawings import (
 )
 from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
-from fedprune.report.run_table import budget_text, percent, trouble
+from fedprune.report.run_table import budget_text, percent, trouble, whole
 from fedprune.report.scene import Scene
 from fedprune.report.sweep_table import sweep_table
 from fedprune.study.status import status_of
@@ -139,8 +139,8 @@ def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> 
         kept = None if pd.isna(row["params"]) else row["params"] / row["base_params"]
         card: dict[str, Any] = {
             "device": device,
-            "task": row["task"] or f"{row['classes']} classes",
-            "images": f"{row['train_images']} + {row['test_images']} images",
+            "task": row["task"] or f"{whole(row['classes'])} classes",
+            "images": f"{whole(row['train_images'])} + {whole(row['test_images'])} images",
             "status": row["status"],
             "kept": kept,
             "budget": budget_text(row),

@@ -32,8 +32,8 @@ def device_table(devices: pd.DataFrame) -> Table:
         table.add_row(
             str(row["device"]),
             str(row["task"]),
-            str(row["classes"]),
-            f"{row['train_images']} + {row['test_images']}",
+            whole(row["classes"]),
+            f"{whole(row['train_images'])} + {whole(row['test_images'])}",
             budget_text(row),
             _share(row["params"], row["base_params"]),
             _share(row["macs"], row["base_macs"]),
@@ -58,6 +58,11 @@ def trouble(devices: pd.DataFrame) -> list[str]:
     """Say of every device that has no edge model why."""
     rows = devices[devices["status"] != "ok"]
     return [f"device {row['device']} {row['status']}: {row['reason']}" for _, row in rows.iterrows()]
+
+
+def whole(number: float | None) -> str:
+    """Write a whole number; a dash where it is not known."""
+    return "-" if number is None or pd.isna(number) else str(int(number))
 
 
 def percent(rate: float | None) -> str:

@@ -66,14 +66,15 @@ def run_strategy():
     return run
 
 
-def strategy_of(config):
+def strategy_of(config, observer=None):
     """Return the strategy of a configuration's run, ready to begin, without a folder for it."""
     from fedprune.federation.strategy import EdgeModels
     from fedprune.protocol.observer import Observer
     from fedprune.protocol.simulation import open_simulation
 
     setup = config.setup()
-    return EdgeModels(open_simulation(setup).round(config.server_options(), Observer(), config.clock), setup)
+    state = open_simulation(setup).round(config.server_options(), observer or Observer(), config.clock)
+    return EdgeModels(state, setup)
 
 
 def timeless(row):
