@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fedprune.cli.progress import console
+from fedprune.cli.progress import console, duration
 from fedprune.core.files import write_json
+from fedprune.experiment.expected import expected_seconds
 from fedprune.experiment.record import CONFIG, is_finished
 from fedprune.study.campaign import launch, run_cells
 from fedprune.study.collect import Reading
-from fedprune.study.expected import expected_seconds
 from fedprune.study.status import STATES, CellStatus, seconds_left, status_of
 from fedprune.study.sweep import Cell, Sweep
 from fedprune.study.worker import Outcome
@@ -94,14 +94,8 @@ def _cell_table(statuses: Sequence[CellStatus]) -> Table:
 def _time_left(statuses: Sequence[CellStatus]) -> str:
     left = seconds_left(statuses)
     if left is not None:
-        return _duration(left)
+        return duration(left)
     guess = expected_seconds(status.cell.config for status in statuses)
     if guess is None:
         return "unknown until one cell is done"
-    return f"no cell is done yet; by its passes of images alone about {_duration(guess)}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"no cell is done yet; by its passes of images alone about {duration(guess)}"

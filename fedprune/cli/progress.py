@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,11 @@ from rich.text import Text
 
 from fedprune.core.text import printable
 from fedprune.protocol.observer import Observer
+
+EVERY = 60.0  # seconds after which a log gets a line of a phase that goes on
+SHARE = 0.1  # of a phase after which it gets one, but not within QUIET seconds of the last
+QUIET = 5.0
+FEATURES, TIMED = "features", 3.0  # the first phase of a run, and the seconds of it that its time is told from
 
 
 class PlainConsole(Console):
@@ -29,12 +35,19 @@ console = PlainConsole(width=None if sys.stdout.isatty() else 140)
 
 
 class Bars(Observer):
-    """One bar a phase on a terminal; one line a phase where the output goes elsewhere; nothing when quiet.
+    """One bar a phase on a terminal; where the output goes elsewhere, a line at its end and at every tenth or minute.
 
-    Each says how many devices are done, failed, rejected or refused, how many a second, and the peak memory.
+    Each says how far it is, what did not go well, how many steps a second, the time left and the peak memory.
+
+    Args:
+        quiet: Whether to say nothing.
+        passes: Forward passes of images that the run takes beyond its pool's features, about, where that is known: as
+            soon as the first features have been timed, the time of the whole run is told.
+        clock: Seconds, for tests.
     """
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, passes: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._passes = None if quiet else passes
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
             BarColumn(),
@@ -45,6 +58,7 @@ class Bars(Observer):
             disable=quiet or not console.is_terminal or "CI" in os.environ,
         )
         self._says_lines = self._progress.disable and not quiet
+        self._clock = clock
         self._tasks: dict[str, TaskID] = {}
         self._phases: dict[str, Phase] = {}
 
@@ -61,30 +75,55 @@ class Bars(Observer):
                 self._say(name)
 
     def phase(self, name: str, total: int) -> None:
-        """Show a new bar."""
+        """Show a new bar; a phase that has been there goes on with so many more steps."""
+        if name in self._phases:
+            phase = self._phases[name]
+            phase.total += total
+            phase.resume(self._clock())
+            self._progress.update(self._tasks[name], total=phase.total)
+            return
         self._tasks[name] = self._progress.add_task(name, total=total, detail="")
-        self._phases[name] = Phase(total, time.monotonic())
+        self._phases[name] = Phase(total, self._clock(), self._clock(), self._clock())
 
-    def advance(self, name: str, status: str = "ok") -> None:
+    def advance(self, name: str, status: str = "ok", steps: int = 1) -> None:
         """Move a bar on; anything but `ok` is counted beside it."""
         phase = self._phases[name]
-        phase.statuses[status] += 1
-        self._progress.update(self._tasks[name], advance=1, detail=phase.detail())
-        if phase.done == phase.total:
+        phase.statuses[status] += steps
+        phase.last = self._clock()
+        self._progress.update(self._tasks[name], advance=steps, detail=phase.detail())
+        if name == FEATURES and self._passes is not None and phase.last - phase.start >= TIMED:
+            rate = phase.done / (phase.last - phase.start)
+            whole = duration((self._passes + phase.total) / rate)
+            console.print(f"about {whole} in all, at {rate:.3g} images a second", highlight=False)
+            self._passes = None
+        if phase.is_due():
             self._say(name)
 
     def _say(self, name: str) -> None:
+        phase = self._phases[name]
+        phase.told, phase.told_at = phase.done, phase.last
         if self._says_lines:
-            phase = self._phases[name]
             console.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
 
 
 @dataclass
 class Phase:
-    """How far a phase has come."""
+    """How far a phase has come.
+
+    Attributes:
+        total: Its steps.
+        start: When it began; moved on by the time between two parts of it.
+        last: When the last step was done.
+        told_at: When a line was written last.
+        told: Steps that were done then.
+        statuses: How many steps ended how.
+    """
 
     total: int
     start: float
+    last: float
+    told_at: float
+    told: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -92,10 +131,30 @@ class Phase:
         """Steps that are over, however they ended."""
         return self.statuses.total()
 
+    def resume(self, now: float) -> None:
+        """Go on after a while: what went on in between is no time of this phase."""
+        pause = now - self.last
+        self.start, self.told_at, self.last = self.start + pause, self.told_at + pause, now
+
+    def is_due(self) -> bool:
+        """Say whether a log should get a line: at the end, after a minute, after a tenth that took a while."""
+        silent = self.last - self.told_at
+        if self.done == self.total:
+            return self.told == 0 or silent >= QUIET
+        return silent >= EVERY or (silent >= QUIET and self.done - self.told >= SHARE * self.total)
+
     def detail(self) -> str:
-        """Say what did not go well, how fast it goes, and the peak memory of this process."""
+        """Say what did not go well, how fast it goes, the time left, and the peak memory of this process."""
         trouble = [f"{count} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
-        rate = self.done / max(time.monotonic() - self.start, 1e-9)
+        rate = self.done / max(self.last - self.start, 1e-9)
+        left = [f"{duration((self.total - self.done) / rate)} left"] if 0 < self.done < self.total else []
         scale = 1 if sys.platform == "darwin" else 1024
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
-        return ", ".join([*trouble, f"{rate:.3g}/s", f"{memory:.2f} GB"])
+        return ", ".join([*trouble, f"{rate:.3g}/s", *left, f"{memory:.2f} GB"])
+
+
+def duration(seconds: float) -> str:
+    """Say a time in hours and minutes, or in minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -45,6 +45,8 @@ def run_overrides(
     from fedprune.cli.progress import Bars, console
     from fedprune.core.errors import ConfigError, FedpruneError
     from fedprune.experiment.compose import compose, expand
+    from fedprune.experiment.expected import expected_passes
+    from fedprune.experiment.run import kept
     from fedprune.report.run_table import render_run
 
     expanded = expand(overrides)
@@ -56,9 +58,12 @@ def run_overrides(
         if len(configs) > 1:
             console.print(f"run {number} of {len(configs)}  {config.title()}", style="bold", highlight=False)
         try:
-            with Bars(config.quiet) as bars:
+            with Bars(config.quiet, expected_passes(config)) as bars:
                 began = datetime.now(UTC)
                 record = _execute(config, bars, tracker, force)
+        except KeyboardInterrupt:
+            print(f"fedprune: {kept(config)}", file=sys.stderr)
+            raise
         except FedpruneError as error:
             if len(configs) == 1:
                 raise

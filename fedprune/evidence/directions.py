@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedprune.core.errors import ConfigError
+from fedprune.core.progress import batches
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.losses import image_losses
@@ -91,8 +92,7 @@ def _moments(
     model, dtype = placed(model, how), PRECISIONS[how.precision]
     sums = torch.zeros(2, shape.embed, shape.embed, dtype=torch.float64)
     weights = token_weights(shape, CLASS_TOKEN).to(how.device, dtype)
-    for at in range(0, len(indices), how.batch_size):
-        batch = indices[at : at + how.batch_size]
+    for batch in batches(indices, how.batch_size, "directions of the stream"):
         pixels = preprocess(images.read(batch)).to(how.device, dtype)
         labels = torch.from_numpy(images.labels[batch]).to(how.device)
         with torch.set_grad_enabled(gradients), how.autocast(), _norm_inputs(model, gradients) as inputs:

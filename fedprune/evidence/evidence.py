@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.cache import cached_array
 from fedprune.core.hashing import content_hash
+from fedprune.core.progress import tracking
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.bank import Bank
 from fedprune.evidence.directions import stream_directions
@@ -184,14 +185,19 @@ class Evidence:
 
     def _measure(self, indices: IntArray, families: tuple[str, ...]) -> None:
         """Compute the rows of `families` for `indices` and append them, a segment at a time."""
-        for start in range(0, len(indices), _SEGMENT):
-            part = indices[start : start + _SEGMENT]
-            batches = list(
-                measure(self.base.model, self.base.shape, self.base.preprocess, self.images, part, families, self.how)
-            )
-            for family in families:
-                self._bank(family).append(part, np.concatenate([rows[family] for _, rows in batches]))
-            self._measured += len(part)
+        base = self.base
+        with tracking("evidence", len(indices)) as advance:
+            for start in range(0, len(indices), _SEGMENT):
+                part = indices[start : start + _SEGMENT]
+                read = []
+                for batch, rows in measure(
+                    base.model, base.shape, base.preprocess, self.images, part, families, self.how
+                ):
+                    read.append(rows)
+                    advance(len(batch))
+                for family in families:
+                    self._bank(family).append(part, np.concatenate([rows[family] for rows in read]))
+                self._measured += len(part)
 
     def _bank(self, family: str) -> Bank:
         if family not in self._banks:

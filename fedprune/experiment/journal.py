@@ -34,9 +34,9 @@ class Journal(Observer):
         """Tell the listener."""
         self.listener.phase(name, total)
 
-    def advance(self, name: str, status: str = "ok") -> None:
+    def advance(self, name: str, status: str = "ok", steps: int = 1) -> None:
         """Tell the listener."""
-        self.listener.advance(name, status)
+        self.listener.advance(name, status, steps)
 
     def report(self, device: int, upload: Upload) -> None:
         """Keep the accepted upload, byte for byte, and book what it released."""

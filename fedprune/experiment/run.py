@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_json
+from fedprune.core.progress import listening
 from fedprune.data.public import PublicImages
 from fedprune.data.public_files import read_public
 from fedprune.experiment.config import RunConfig
@@ -55,7 +56,7 @@ def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Re
         return record
     lock = FileLock(folder / ".lock")  # the system lets go of it when its holder dies
     try:
-        with lock.acquire(timeout=0), log_file(folder / "run.log"):
+        with lock.acquire(timeout=0), log_file(folder / "run.log"), listening(listener):
             write_json(folder / CONFIG, config.to_dict())
             return _execute(config, folder, now, listener)
     except Timeout as error:
@@ -123,6 +124,13 @@ def public_images(config: RunConfig) -> PublicImages:
         DataError: they cannot be read.
     """
     return read_public(Path(config.public).expanduser()) if config.public else open_local(config.setup()).public
+
+
+def kept(config: RunConfig) -> str:
+    """Say in one line what a run that was stopped has left for the next try."""
+    folder = Path(config.runs) / config.title()
+    rows, reports = (len(list((folder / part).glob("device-*.json"))) for part in ("rows", "reports"))
+    return f"kept in {folder}: {reports} reports and {rows} final rows; features and evidence in {config.cache}."
 
 
 def status_line(record: Record) -> str:

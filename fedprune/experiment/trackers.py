@@ -74,9 +74,9 @@ class Tracking(Observer):
         """Pass it on."""
         self.listener.phase(name, total)
 
-    def advance(self, name: str, status: str = "ok") -> None:
+    def advance(self, name: str, status: str = "ok", steps: int = 1) -> None:
         """Pass it on."""
-        self.listener.advance(name, status)
+        self.listener.advance(name, status, steps)
 
     def row(self, row: DeviceRow) -> None:
         """Track what a device got and what it cost."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.cache import cached_array
 from fedprune.core.errors import ConfigError
+from fedprune.core.progress import batches
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.vit.base import Base, evaluating
 from fedprune.vit.precision import autocast
@@ -47,12 +48,12 @@ def extract(
     """
     block = _block(base, kind)
     model = evaluating(base.model, device)
-    batches = []
+    found = []
     with torch.inference_mode(), autocast(precision, base.shape.embed, device):
-        for start in range(0, len(indices), batch_size):
-            pixels = base.preprocess(images.read(indices[start : start + batch_size])).to(device)
-            batches.append(_forward(model, pixels, kind, block).float().cpu().numpy())
-    return np.concatenate(batches) if batches else np.empty((0, base.shape.embed), dtype=np.float32)
+        for batch in batches(indices, batch_size, "features"):
+            pixels = base.preprocess(images.read(batch)).to(device)
+            found.append(_forward(model, pixels, kind, block).float().cpu().numpy())
+    return np.concatenate(found) if found else np.empty((0, base.shape.embed), dtype=np.float32)
 
 
 def cached_features(

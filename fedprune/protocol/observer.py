@@ -11,8 +11,8 @@ class Observer:
     def phase(self, name: str, total: int) -> None:
         """A phase of `total` steps begins."""
 
-    def advance(self, name: str, status: str = "ok") -> None:
-        """One step of a phase is done."""
+    def advance(self, name: str, status: str = "ok", steps: int = 1) -> None:
+        """So many steps of a phase are done."""
 
     def report(self, device: int, upload: Upload) -> None:
         """A report was accepted."""

@@ -263,11 +263,9 @@ def _choose_proxies(state: Round) -> dict[int, ProxySet]:
     for device, proxy in proxies.items():
         state.rows[device].extra.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
     if proxies:
-        state.observer.phase("evidence", 1)
         state.server.prepare([proxy.indices for proxy in proxies.values()])
         if state.upper_marks is not None:
             state.upper_marks.prepare_upper_marks(list(proxies))
-        state.observer.advance("evidence")
     return proxies
 
 

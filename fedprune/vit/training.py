@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
 from fedprune.core.memory import read_tensors
+from fedprune.core.progress import batches
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.vit.base import Preprocess, embedding_width, freeze, gradient_attention, predict
@@ -182,8 +183,7 @@ def _epoch(
     order = random.permutation(data.indices)
     steps = math.ceil(len(order) / recipe.batch_size)
     total = 0.0
-    for step in range(steps):
-        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+    for step, chosen in enumerate(batches(order, recipe.batch_size, f"base, pass {number + 1} of {recipe.epochs}")):
         images = preprocess(augment(data.images.read(chosen), random, recipe.shift, recipe.flip))
         targets = torch.from_numpy(data.images.labels[chosen])
         for group in optimizer.param_groups:

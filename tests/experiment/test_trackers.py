@@ -29,7 +29,7 @@ class Listener(Observer):
     def phase(self, name: str, total: int) -> None:
         self.heard.append((name, total))
 
-    def advance(self, name: str, status: str = "ok") -> None:
+    def advance(self, name: str, status: str = "ok", steps: int = 1) -> None:
         self.heard.append((name, status))
 
     def row(self, row: DeviceRow) -> None:

@@ -16,22 +16,26 @@ EVIDENCE, RECOVERY = 3, 3  # forward passes that evidence (with its backward pas
 OVERHEAD = 3.0  # seconds of a run beyond passes
 
 
-def expected_seconds(configs: Iterable[RunConfig]) -> float | None:
-    """Guess the seconds that runs take one after the other, pool and training of bases left out; None if unknown.
+def expected_passes(config: RunConfig) -> float:
+    """Return the forward passes of images that a run takes beyond its pool's features; training of a base left out.
 
-    Methods that train or score image by image take longer.
+    Methods that train or score image by image take more.
     """
+    partition = config.partition
+    train, test = getattr(partition, "max_train", 0), getattr(partition, "max_test", 0)
+    passes = EVIDENCE + (0 if isinstance(config.recovery, NoRecovery) else RECOVERY)
+    proxy = config.proxy_size * passes * (1 + config.oracle)
+    return float(partition.devices * (train + (2 + config.oracle) * test + proxy))
+
+
+def expected_seconds(configs: Iterable[RunConfig]) -> float | None:
+    """Guess the seconds that runs take one after the other, pool and training of bases left out; None if unknown."""
     total = 0.0
     for config in configs:
         shape = expected_shape(config.base)
         if shape is None:
             return None
-        partition = config.partition
-        train, test = getattr(partition, "max_train", 0), getattr(partition, "max_test", 0)
-        passes = EVIDENCE + (0 if isinstance(config.recovery, NoRecovery) else RECOVERY)
-        proxy = config.proxy_size * passes * (1 + config.oracle)
-        images = partition.devices * (train + (2 + config.oracle) * test + proxy)
-        total += OVERHEAD + images * count_macs(shape) / _speed(config, shape)
+        total += OVERHEAD + expected_passes(config) * count_macs(shape) / _speed(config, shape)
     return total
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from fedprune.experiment.compose import compose
-from fedprune.study.expected import MACS_PER_SECOND, OVERHEAD, expected_seconds
+from fedprune.experiment.expected import MACS_PER_SECOND, OVERHEAD, expected_seconds
 from fedprune.vit.base_timm import TimmBase
 
 
