@@ -11,6 +11,8 @@ import pytest
 from fedprune.cli.main import commands
 from fedprune.experiment.compose import compose, expand
 from tests.conftest import SMALL
+from tests.data.pictures import picture, write
+from tests.situations import saw
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -72,3 +74,32 @@ def test_the_example_method_runs_from_one_file(tmp_path, shared_cache):
     assert finished.returncode == 0, finished.stderr
     assert "averages over 3 of 3 devices" in finished.stdout
     assert list((tmp_path / "runs").glob("glyphs-quiet-*/record.json"))
+
+
+OWN = [
+    line.split() for line in README.split("## Your own data")[1].split("## ")[0].splitlines() if "fedprune run" in line
+]
+
+
+@pytest.mark.parametrize("words", OWN, ids=" ".join)
+def test_the_lines_for_own_data_read_and_deal_it_as_they_stand(words, tmp_path):
+    images = [picture(value) for value in range(120)]
+    for split, part in (("train", images[:90]), ("test", images[90:])):
+        labels = [value % 3 for value in range(len(part))]
+        write(tmp_path / f"{split}.parquet", part, labels)
+        for number, (image, label) in enumerate(zip(part, labels, strict=True)):
+            path = tmp_path / split / f"class {label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image)
+    config = compose([re.sub(r"/path/to/\w+", str(tmp_path), word) for word in words[2:]])
+    dataset = config.data.load()
+    partition = config.partition.split(dataset, config.seed)
+    assert (len(dataset.train), len(dataset.test), len(dataset.classes)) == (90, 30, 3)
+    assert len(partition.shards) == 12
+    assert all(len(shard.train) for shard in partition.shards)
+    assert config.base.name == "trained", "its classes are taught to the base, so any number of them fits"
+    saw("README's lines for own data", "read and dealt in the tests as they stand there")
+
+
+def test_there_are_lines_for_own_data():
+    assert len(OWN) == 2

@@ -32,8 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     path, folder = _locate(arguments)
     file = StoredModel.read(path)
-    target = arguments.output / (path.stem + SUFFIXES[arguments.format])
-    more = {} if folder is None else _provenance(folder, arguments.device)
+    stem = path.stem if folder is None else f"{folder.name}-{path.stem}"  # two runs' models may go to one folder
+    target = arguments.output / (stem + SUFFIXES[arguments.format])
+    more = {} if folder is None else _provenance(folder, arguments.device, file)
     if arguments.format == "safetensors":
         write_atomic(target, lambda temporary: _copy(path, temporary))
     else:
@@ -47,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             export_executorch(model, file.shape, target)
     card = card_of(file.shape, file.card, **more)
-    write_json(target.with_suffix(".json"), card)
-    write_text(target.with_suffix(".md"), markdown_of(card, path.stem))
-    print(f"Wrote {target}, {target.with_suffix('.json').name} and {target.with_suffix('.md').name}")
+    write_json(arguments.output / f"{stem}.json", card)
+    write_text(arguments.output / f"{stem}.md", markdown_of(card, stem))
+    print(f"Wrote {target}, {stem}.json and {stem}.md")
     return 0
 
 
@@ -72,22 +73,57 @@ def _locate(arguments: argparse.Namespace) -> tuple[Path, Path | None]:
     return path, folder
 
 
-def _provenance(folder: Path, device: int) -> dict[str, Any]:
-    """Return what the run's record knows about this model."""
+def _provenance(folder: Path, device: int, file: "StoredModel") -> dict[str, Any]:
+    """Return what the run's record knows about this model, and what the model answers with all its outputs asked."""
+    import numpy as np
+
+    from fedprune.core.text import printable
     from fedprune.experiment.record import read_record
+    from fedprune.protocol.private import open_local
+    from fedprune.vit.base import predict
 
     record = read_record(folder)
     row = record.devices[record.devices["device"] == device].iloc[0].dropna().to_dict()
     limits = {name: row.get(f"budget_{name}") for name in ("params", "macs", "memory", "latency")}
-    images = int(row["test_images"])
+    local = open_local(record.config.setup())
+    images, shard = int(row["test_images"]), local.shard(device)
+    everything = np.arange(len(shard.test))
+    precision = record.config.precision
+    logits = predict(file.build().model, local.base.preprocess, shard.test, everything, precision=precision)
+    outputs = np.asarray(file.card["classes"])
+    right = int((outputs[logits.argmax(axis=1)] == shard.test.labels).sum())
+    names = [printable(local.dataset.classes[label]) for label in file.card["classes"]]
+    told: dict[str, Any] = {}
+    if record.config.share_classes:
+        told["asked_classes"] = [printable(local.dataset.classes[label]) for label in shard.classes]
     return {
         "run": folder.name,
         "digest": record.digest,
         "budget": {name: limit if name == "latency" else int(limit) for name, limit in limits.items() if limit},
-        "accuracy": {"share right of the device's private test images": row["edge_correct"] / images, "images": images},
+        "class_names": names,
+        **told,
+        "accuracy": {
+            f"share right of the device's private test images, all {len(outputs)} outputs asked": right / images,
+            f"share right, only the device's {len(shard.classes)} classes asked": row["edge_correct"] / images,
+            "images": images,
+        },
         "versions": dict(record.values["versions"]),
-        "config": record.config.to_dict(),
+        "config": _without_places(record.config.to_dict()),
     }
+
+
+def _without_places(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the folders of this machine; of a file its name stays."""
+    from fedprune.experiment.config import OUTSIDE_IDENTITY
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, str) and "/" in value and (Path(value).is_absolute() or Path(value).exists()):
+            return Path(value).name
+        return value
+
+    return {key: plain(value) for key, value in values.items() if key not in OUTSIDE_IDENTITY}
 
 
 def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":

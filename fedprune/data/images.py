@@ -114,6 +114,11 @@ class Partition:
     shards: tuple[Shard, ...]
     fingerprint: str
 
+    def shared_test(self, device: int) -> int:
+        """Return how many of a device's test images another device has too: shards draw them from one test set."""
+        others = [shard.test for shard in self.shards if shard.device != device]
+        return int(np.isin(self.shards[device].test, np.concatenate(others)).sum()) if others else 0
+
 
 @dataclass(frozen=True)
 class Partitioner(ABC):

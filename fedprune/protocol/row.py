@@ -24,6 +24,7 @@ class DeviceRow:
         classes: Number of classes the device knows; in a deployment only where reports name them.
         train_images: Private images behind the report; in a deployment as many as the report says.
         test_images: Private images behind every count.
+        shared_test_images: Those of them that another device tests on too.
         status: `ok`, `refused` (no legal model within its budget), `rejected` (its report did not pass the check)
             or `failed` (it raised or did not answer).
         reason: Why, where the status is not `ok`.
@@ -39,6 +40,7 @@ class DeviceRow:
     classes: int | None = None
     train_images: int | None = None
     test_images: int | None = None
+    shared_test_images: int | None = None
     status: str = "ok"
     reason: str = ""
     budget_params: int | None = None

@@ -107,6 +107,7 @@ class Simulation:
             row.limit_to(budget)
             row.task, row.classes = shard.task, len(shard.classes)
             row.train_images, row.test_images = len(shard.train), len(shard.test)
+            row.shared_test_images = self.local.partition.shared_test(shard.device)
             rows.append(row)
         return rows
 

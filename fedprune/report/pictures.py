@@ -99,7 +99,7 @@ def spectra(scene: Scene, _options: Options) -> Figure:
 
 
 def show_rollout(scene: Scene, options: Options) -> Figure:
-    """Show images of two tasks, and where base and both edge models look."""
+    """Show images of two tasks, and where base and both edge models look; a token reducer is left out."""
     first, second = options.get("devices") or _two_tasks(scene)
     count = int(options.get("images", 3))
     tests = [(device, scene.shard(device).test) for device in (first, second)]
@@ -109,7 +109,7 @@ def show_rollout(scene: Scene, options: Options) -> Figure:
     names = [f"edge model {scene.tasks()[device]}" for device in (first, second)]
     models = [
         ("base", scene.base.model),
-        *zip(names, (scene.edge(d).model for d in (first, second)), strict=True),
+        *zip(names, (scene.edge(d).backbone for d in (first, second)), strict=True),
     ]
     figure = new_figure(1.15 * len(images) + 1, 1.25 * (len(models) + 1))
     grid = figure.subplots(len(models) + 1, len(images), squeeze=False)
@@ -132,7 +132,7 @@ def top_images(scene: Scene, options: Options) -> Figure:
     figure = new_figure(0.85 * 2 * count + 1, 0.9 * neurons + 0.6)
     parts: Any = figure.subfigures(1, 2)
     for part, device in zip(parts, _two_tasks(scene), strict=True):
-        model: Any = scene.edge(device).model
+        model: Any = scene.edge(device).backbone
         block = max(index for index, module in enumerate(model.blocks) if module.mlp is not None)
         activation = neuron_activations(model, inputs, block)
         relative = activation / (activation.std(0) + 1e-6)
@@ -156,7 +156,7 @@ def tsne(scene: Scene, options: Options) -> Figure:
     inputs = scene.inputs(test.read(chosen))
     figure = new_figure(8.4, 5.4)
     grid = figure.subplots(2, 3)
-    models: tuple[tuple[str, Any], ...] = (("base", scene.base.model), ("edge model", scene.edge(device).model))
+    models: tuple[tuple[str, Any], ...] = (("base", scene.base.model), ("edge model", scene.edge(device).backbone))
     colour = np.searchsorted(np.unique(labels), labels)
     for line, (name, model) in zip(grid, models, strict=True):
         depth = len(model.blocks)

@@ -15,6 +15,7 @@ from fedprune.data.pathological import Pathological
 from fedprune.data.shard import ShardsOfLabels
 from fedprune.data.subtasks import Subtasks
 from tests.data.sets import labelled
+from tests.situations import saw
 
 GROUPS = {"first": (0, 1, 2, 3), "second": (4, 5, 6), "third": (7, 8, 9)}
 TEN = labelled([60] * 10, [20] * 10, GROUPS)
@@ -208,3 +209,14 @@ def test_a_partition_survives_its_file_and_a_changed_file_is_noticed(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="no partition"):
         load_partition(path)
+
+
+def test_a_partition_tells_which_test_images_are_shared():
+    partition = Iid(devices=3, max_test=40).split(labelled([60] * 2, [20] * 2), seed=0)
+    tests = [set(shard.test.tolist()) for shard in partition.shards]
+    others = [set().union(*(other for place, other in enumerate(tests) if place != device)) for device in range(3)]
+    shared = [partition.shared_test(device) for device in range(3)]
+    assert shared == [len(own & other) for own, other in zip(tests, others, strict=True)]
+    assert min(shared) > 0
+    assert Iid(devices=1).split(TEN, seed=0).shared_test(0) == 0
+    saw("test images that several devices draw", "the row says how many: `shared_test_images`")
