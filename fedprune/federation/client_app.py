@@ -4,8 +4,10 @@ It stands in a module of its own, because only then does Flower keep what a proc
 """
 
 import logging
+import os
 import time
 from functools import lru_cache
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
@@ -20,6 +22,7 @@ from fedprune.protocol.setup import Setup
 from fedprune.protocol.storage import Loaded, StoredModel
 from fedprune.vit.shape import Shape
 
+LEDGER = "FEDPRUNE_LEDGER"  # on a real device: file in which it books what it releases, over all runs
 RAISED = 2  # Flower's code for a ClientApp that raised
 
 logger = logging.getLogger("fedprune.device")
@@ -55,7 +58,10 @@ def report(message: Message, context: Context) -> Message:
     """Answer with the guarded mixture of this device's private images, and its budget."""
     device = _device(context)
     space = messages.read_space(messages.record(message.content, "space", ArrayRecord))
-    upload = make_report(_shard(message, device), space)
+    simulated, own = bool(context.node_config.get("simulated")), os.environ.get(LEDGER)
+    upload = make_report(
+        _shard(message, device), space, simulated=simulated, own_ledger=Path(own) if own and not simulated else None
+    )
     return Message(messages.report_reply(device, upload), reply_to=message)
 
 

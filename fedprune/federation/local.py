@@ -27,7 +27,7 @@ class LocalGrid(Grid):
             device + 1: Context(
                 run_id=1,
                 node_id=device + 1,
-                node_config={"partition-id": device, "num-partitions": devices},
+                node_config={"partition-id": device, "num-partitions": devices, "simulated": True},
                 state=RecordDict(),
                 run_config={},
             )

@@ -93,7 +93,7 @@ class LocalProcesses:
             "--superexec-auth-secret-file", str(secret_file), "--disable-runtime-dependency-installation",
         )  # fmt: skip
         for device, port in enumerate(node_ports):
-            config = f"partition-id={device} num-partitions={self.devices}"
+            config = f"partition-id={device} num-partitions={self.devices} simulated=true"
             self._start(
                 "flower-supernode", *self._client_tls(), "--superlink", self.address, "--port", str(port),
                 "--node-config", config,

@@ -27,6 +27,7 @@ class TimeLimitedApp(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer `message` within the limit; imports are not counted."""
         app = load_client_app(self.client_app)
+        context.node_config["simulated"] = True
         try:
             with _time_limit(self.seconds):
                 return app(message, context)

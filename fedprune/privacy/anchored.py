@@ -46,7 +46,7 @@ class Anchored(GaussianMechanism):
         radius = local_radius(anchors)
         total = statistic(points, responsibilities(anchors, points), anchors.means, radius, self.scales, self.spherical)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = total + gaussian_noise(total.shape, deviation, records.seed, self.noise_seed)
+        total = total + gaussian_noise(total.shape, deviation, records.noise_seed, self.noise_seed)
         noisy = moments(total, points.shape[1], radius, self.scales, deviation)
         mixture = rebuild(noisy, anchors.means, variances, self.significance, space.radius, space.variance)
         entry = LedgerEntry(

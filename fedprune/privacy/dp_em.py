@@ -60,7 +60,7 @@ class NoisyExpectationMaximisation(GaussianMechanism):
             radius = local_radius(mixture)  # of the last release, therefore public
             belongs = responsibilities(mixture, points)
             total = statistic(points, belongs, mixture.means, radius, self.scales, spherical=True)
-            total = total + gaussian_noise(total.shape, deviation, records.seed, self.noise_seed, turn)
+            total = total + gaussian_noise(total.shape, deviation, records.noise_seed, self.noise_seed, turn)
             noisy = moments(total, points.shape[1], radius, self.scales, deviation)
             images = max(1, round(float(noisy.counts.sum())))
             variances = anchor_variances(mixture)

@@ -1,13 +1,18 @@
 """The privacy ledger: every field that a device released, how it was protected, and what all of it adds up to."""
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from fedprune.core.errors import FedpruneError, ReportRejected
+from filelock import FileLock
+
+from fedprune.core.errors import DataError, FedpruneError, ReportRejected
+from fedprune.core.files import write_json
 from fedprune.core.text import describe
 from fedprune.privacy.calibration import epsilon_of
 
@@ -169,3 +174,28 @@ class Ledger:
         """Gaussian mechanisms compose exactly: their mu add up in squares (Dong, Roth and Su 2022, corollary 3.3)."""
         counted = [entry.mu for entry in entries if entry.field not in self.outside]
         return epsilon_of(math.hypot(*counted), self.delta) if counted else 0.0
+
+
+def book_release(
+    path: Path | None, device: int, entries: Iterable[LedgerEntry], limit: float | None, delta: float
+) -> None:
+    """Book a release before it leaves the device: in the file `path`, which lasts over runs, or for this run alone.
+
+    Raises:
+        BudgetSpent: with what the file holds already, it would exceed `limit`.
+        DataError: the file is damaged; nothing may be sent before somebody has looked.
+        DiskError: the release cannot be booked; nothing may be sent.
+    """
+    if path is None:
+        Ledger(limit, delta).book(device, "report", entries)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(path.name + ".lock")):
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+            ledger = Ledger.from_rows(rows, delta)
+        except (OSError, ValueError, RecursionError, ReportRejected) as error:
+            raise DataError(f"The device's ledger {path} is damaged: {describe(error)} Restore it.") from error
+        ledger.epsilon = limit
+        ledger.book(device, "report", entries)
+        write_json(path, ledger.rows())

@@ -17,7 +17,9 @@ class Records:
         points: (n, d) the private images, projected.
         space: The public space.
         fit: How a mixture is fitted; mechanisms that never fit on private data do not read it.
-        seed: Of the device's streams; noise has a stream of its own.
+        seed: Of the device's streams.
+        secret_noise: Whether noise comes from the operating system, as on every real device, or from a stream of
+            `seed` that a simulation can repeat.
         labels: (n,) the device's own labels, for mechanisms and fits that use them.
         class_count: Classes of the data set, public.
     """
@@ -28,6 +30,12 @@ class Records:
     seed: int
     labels: IntArray | None = None
     class_count: int | None = None
+    secret_noise: bool = False
+
+    @property
+    def noise_seed(self) -> int | None:
+        """What noise is drawn from; None is the operating system."""
+        return None if self.secret_noise else self.seed
 
 
 @dataclass(frozen=True)

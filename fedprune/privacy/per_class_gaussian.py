@@ -46,7 +46,7 @@ class PerClassGaussian(GaussianMechanism):
         centres = np.zeros((class_count, points.shape[1]))
         total = statistic(points, belongs, centres, space.radius, self.scales, spherical=True)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = total + gaussian_noise(total.shape, deviation, records.seed, self.noise_seed)
+        total = total + gaussian_noise(total.shape, deviation, records.noise_seed, self.noise_seed)
         noisy = moments(total, points.shape[1], space.radius, self.scales, deviation)
         prior = np.full_like(centres, space.variance)
         mixture = rebuild(noisy, centres, prior, self.significance, space.radius, space.variance)

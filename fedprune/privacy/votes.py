@@ -40,7 +40,7 @@ class Votes(GaussianMechanism):
         if len(points):
             nearest = pairwise_distances_argmin(points, cells.means)
             counts = np.bincount(nearest, minlength=len(counts)).astype(np.float64)
-        counts = counts + gaussian_noise(counts.shape, deviation, records.seed, self.noise_seed)
+        counts = counts + gaussian_noise(counts.shape, deviation, records.noise_seed, self.noise_seed)
         kept = np.flatnonzero(counts > self.significance * deviation)
         if len(kept) == 0:
             kept = np.array([np.argmax(counts)])

@@ -2,6 +2,8 @@
 
 import copy
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from torch import nn
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
-from fedprune.privacy.ledger import Ledger
+from fedprune.privacy.ledger import DELTA, LedgerEntry, book_release
 from fedprune.privacy.mechanism import Records
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.protocol.private import PrivateShard
@@ -19,8 +21,16 @@ from fedprune.recovery.personal import OwnImages
 from fedprune.vit.base import predict
 
 
-def make_report(shard: PrivateShard, space: FeatureSpace) -> Upload:
+def make_report(
+    shard: PrivateShard, space: FeatureSpace, *, simulated: bool = True, own_ledger: Path | None = None
+) -> Upload:
     """Fit and guard the mixture of a device's private images, and pack it with the device's budget.
+
+    Args:
+        shard: The device's private shard.
+        space: The public space.
+        simulated: Whether the device is simulated: then its noise follows from the run's seed, and is booked so.
+        own_ledger: File in which a real device books what it releases in all runs, before anything leaves it.
 
     Raises:
         BudgetSpent: the release would exceed the device's privacy limit; nothing leaves it then.
@@ -33,6 +43,7 @@ def make_report(shard: PrivateShard, space: FeatureSpace) -> Upload:
         seed=stream_seed(setup.seed, "mixture", device),
         labels=shard.train.labels,
         class_count=shard.class_count,
+        secret_noise=not simulated,
     )
     release = setup.mechanism.release(records)
     report = Report(
@@ -42,8 +53,16 @@ def make_report(shard: PrivateShard, space: FeatureSpace) -> Upload:
         images=release.images,
         classes=shard.classes if setup.share_classes else None,
     )
-    Ledger(epsilon=setup.privacy_limit).book(device, "report", setup.book(release.entries))
-    return Upload(pack_report(report), release.entries)
+    entries = tuple(_say_where_noise_is_from(entry, simulated) for entry in release.entries)
+    delta = getattr(setup.mechanism, "delta", DELTA)
+    book_release(own_ledger, device, setup.book(entries), setup.privacy_limit, delta)
+    return Upload(pack_report(report), entries)
+
+
+def _say_where_noise_is_from(entry: LedgerEntry, simulated: bool) -> LedgerEntry:
+    if entry.noise is None:
+        return entry
+    return replace(entry, note="noise of a simulation, from its seed" if simulated else "noise from the system")
 
 
 def evaluate(shard: PrivateShard, model: nn.Module, rows: tuple[int, ...]) -> Evaluation:

@@ -8,31 +8,31 @@ from scipy.special import logsumexp
 
 from fedprune.core.errors import ReportRejected
 from fedprune.core.registry import from_dict
+from fedprune.devices.budget import Budget
 from fedprune.mixture import density
 from fedprune.mixture.fit import MAX_COMPONENTS
 from fedprune.mixture.mixture import Mixture
 from fedprune.mixture.report import Report, pack_report
 from fedprune.privacy.mechanism import Records
-from fedprune.protocol.server import Server
-from fedprune.protocol.setup import World
+from fedprune.protocol.simulation import open_simulation
 
 
 @pytest.fixture(scope="module")
 def server(small_config):
-    return Server(World(small_config.setup()), small_config.server_options())
+    return open_simulation(small_config.setup()).server(small_config.server_options())
 
 
 def with_components(server, count):
-    dimensions = server.space.basis.shape[1]
+    dimensions = server.world.space.basis.shape[1]
     means = np.zeros((count, dimensions))
-    variances = np.full(count, server.space.variance)
+    variances = np.full(count, server.world.space.variance)
     return pack_report(
-        Report(0, Mixture(np.full(count, 1 / count), means, variances, "spherical"), server.world.budget(0), 9)
+        Report(0, Mixture(np.full(count, 1 / count), means, variances, "spherical"), Budget(params=10**5), 9)
     )
 
 
 def test_a_mixture_has_no_more_components_than_were_asked_for(server):
-    asked = server.world.setup.mixture.components
+    asked = server.world.mixture.components
     server.receive(0, with_components(server, asked))
     for count in (asked + 1, MAX_COMPONENTS):
         with pytest.raises(ReportRejected, match=r"^(weights|upload)"):
@@ -46,9 +46,9 @@ def test_no_honest_mixture_is_larger_than_its_bound(server, name, mechanism):
     options = {} if mechanism in ("none", "clip_only") else {"epsilon": 1e4}
     fit = from_dict("mixture", {"name": name, "images_per_component": 1})
     option = from_dict("mechanism", {"name": mechanism, **options})
-    points, labels = server.pool_points[:400], np.arange(400) % 36
-    release = option.release(Records(points, server.space, fit, 0, labels, 36))
-    assert len(release.mixture.weights) <= option.most_components(fit, server.space, 36) < MAX_COMPONENTS
+    points, labels = server.world.points[:400], np.arange(400) % 36
+    release = option.release(Records(points, server.world.space, fit, 0, labels, 36))
+    assert len(release.mixture.weights) <= option.most_components(fit, server.world.space, 36) < MAX_COMPONENTS
 
 
 def test_densities_over_a_large_pool_hold_a_piece_at_a_time(monkeypatch):
