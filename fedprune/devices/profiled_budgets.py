@@ -17,20 +17,24 @@ from fedprune.vit.shape import Shape
 class Profiled(Budgets):
     """Memory and time that each device can spare, by device profiles dealt in random order.
 
-    The time becomes a limit of MACs, which every method keeps: what remains of it after all that a model as deep and
-    as wide as the base takes besides MACs. A shallower or narrower model takes less, so the time is never exceeded.
+    By default the time becomes a limit of MACs, which every method keeps: what remains of it after all that a model as
+    deep and as wide as the base takes besides MACs. A shallower or narrower model takes less, so the time is never
+    exceeded. With `limit=latency` the time itself is the limit; the server then reads it by the one latency model of
+    `splitting.profile`, which should be the devices' own.
 
     Attributes:
         profiles: Names of shipped profiles, or paths of YAML files; dealt evenly.
         runtime: Which runtime's latency model counts: torch or onnxruntime.
         milliseconds: Time for one image.
         memory_share: Share of the device's memory that a model may take; None sets no limit.
+        limit: What a device reports for its time: macs or latency.
     """
 
     profiles: tuple[str, ...] = ("phone", "raspberry-pi-5", "raspberry-pi-4")
     runtime: str = "onnxruntime"
     milliseconds: float = 100.0
     memory_share: float | None = 0.01
+    limit: str = "macs"
 
     def __post_init__(self) -> None:
         if not self.profiles:
@@ -39,6 +43,8 @@ class Profiled(Budgets):
             raise ValueError("milliseconds must be above 0.")
         if self.memory_share is not None and not 0 < self.memory_share <= 1:
             raise ValueError("memory_share is above 0 and at most 1, or null.")
+        if self.limit not in ("macs", "latency"):
+            raise ValueError(f"limit is {self.limit!r}; choose macs or latency.")
 
     def files(self) -> list[Path]:
         """Return the profiles' files."""
@@ -52,6 +58,8 @@ class Profiled(Budgets):
 
     def _budget(self, shape: Shape, profile: DeviceProfile) -> Budget:
         memory = None if self.memory_share is None else int(self.memory_share * profile.memory)
+        if self.limit == "latency":
+            return Budget(latency=self.milliseconds / 1000, memory=memory)
         return Budget(macs=macs_within(self.milliseconds / 1000, shape, profile.latency(self.runtime)), memory=memory)
 
 

@@ -116,8 +116,10 @@ class RunConfig:
         values = {key: value for key, value in self.to_dict().items() if key not in OUTSIDE_IDENTITY}
         if isinstance(self.clock, NoClock):
             del values["clock"]
-        if isinstance(self.tokens, NoReduction) and self.tokens.train != "all":  # nothing to split and to train
-            del values["tokens"], values["splitting"]
+        if isinstance(self.tokens, NoReduction) and self.tokens.train != "all":  # nothing to train
+            del values["tokens"]
+        if isinstance(self.tokens, NoReduction) and self.splitting.profile is None:  # nothing to split
+            del values["splitting"]
         if isinstance(self.personal, NoPersonal):
             del values["personal"]
         if not self.public:

@@ -25,7 +25,8 @@ class ServerOptions:
 
     Attributes:
         proxy_size: Images in a proxy set.
-        splitting: How a budget is split between weights and tokens, where tokens are reduced.
+        splitting: How a budget is split between weights and tokens, where tokens are reduced, and what tells how long
+            a model takes, where latency is limited.
         oracle: Whether a simulation also derives each model from the device's own images, as an upper mark.
     """
 
@@ -117,7 +118,7 @@ class Server:
             seed=stream_seed(world.seed, "derive", device),
         )
         options = self.options
-        if isinstance(options.tokens, NoReduction):
+        if isinstance(options.tokens, NoReduction) and report.budget.latency is None:
             return options.recovery.recover(options.method.derive(task), task)
         split = split_budget(
             task,
@@ -127,6 +128,7 @@ class Server:
             parameters=self.trained.parameters,
             teacher=world.base,
             splitting=options.splitting,
+            latency=options.splitting.latency(),
             precision=world.precision,
         )
         return split.edge

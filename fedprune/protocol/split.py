@@ -18,6 +18,7 @@ from fedprune.core.errors import BudgetError
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.devices.latency import LatencyModel
+from fedprune.devices.profile import load_profile
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.edge_model import reduced_edge
@@ -39,10 +40,15 @@ class Splitting:
     Attributes:
         ratios: Keep ratios to try; 1 is weights alone.
         judges: Images of the proxy set that judge candidates, a quarter of it at most; no candidate is fitted to them.
+        profile: Device profile (shipped, or a YAML file) whose latency model says how long a model takes; needed where
+            budgets limit latency.
+        runtime: Which runtime's latency model: torch or onnxruntime.
     """
 
     ratios: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
     judges: int = 64
+    profile: str | None = None
+    runtime: str = "onnxruntime"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -50,6 +56,14 @@ class Splitting:
             raise ValueError("ratios lie above 0 and up to 1, and there is at least one")
         if self.judges < 1:
             raise ValueError("judges must be at least 1")
+
+    def latency(self) -> LatencyModel | None:
+        """Return the profile's latency model, if one is named.
+
+        Raises:
+            ConfigError: there is no such profile, or it does not know the runtime.
+        """
+        return None if self.profile is None else load_profile(self.profile).latency(self.runtime)
 
 
 @dataclass(frozen=True)
@@ -226,7 +240,7 @@ class _Search:
             shares.append(reduced.macs / budget.macs)
         if budget.latency is not None:
             if self.latency is None:
-                raise ValueError("The budget limits latency; give the device's latency model.")
+                raise ValueError("The budget limits latency; name the device's profile: splitting.profile=phone.")
             shares.append(reduced.latency(self.latency) / budget.latency)
         return max(shares)
 

@@ -1,6 +1,7 @@
 """No token reduction."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedprune.core.registry import register
 from fedprune.tokens.reducer import Reducer, Stage
@@ -12,6 +13,7 @@ from fedprune.vit.shape import Shape
 class NoReduction(Reducer):
     """All tokens stay; `train=all` trains the base by the same recipe, to compare with."""
 
+    transferable: ClassVar[bool] = False  # there is but one strength
     keep: float = 1.0
 
     def stages(self, shape: Shape) -> dict[int, Stage]:

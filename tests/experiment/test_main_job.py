@@ -9,6 +9,7 @@ import pytest
 
 import fedprune
 from fedprune.core.errors import FedpruneError
+from fedprune.devices.profile import load_profile
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import Record, find_run, read_record
 from fedprune.experiment.reopen import reopen
@@ -17,6 +18,8 @@ from fedprune.protocol.device import evaluate
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.simulation import open_simulation
 from fedprune.protocol.storage import StoredModel
+from fedprune.vit.base_file import load_base
+from fedprune.vit.base_glyphs import PACKAGED
 from fedprune.vit.counts import count_macs, count_params
 
 
@@ -147,16 +150,31 @@ def test_two_processes_do_not_work_on_one_run(small):
 
 def test_tokens_and_weights_share_one_budget_and_travel_to_the_device(small):
     settings = ["tokens=evit", "tokens.keep=0.7", "splitting.ratios=[0.7]", "budgets.limit=macs", "oracle=false"]
-    record = run([*small, *settings, "tokens.training.steps=2", "partition.devices=1", "budgets.removed=[0.5]"])
+    overrides = [*small, *settings, "tokens.training.steps=2", "partition.devices=1", "budgets.removed=[0.5]"]
+    record = run(overrides)
     devices = record.devices
-    server = reopen(record)
-    source = server.derive(0, server.choose_proxy(0).indices).source
-    assert source.fingerprint == server.trained.base.fingerprint, "edge models are cut from the trained base"
-    assert source.fingerprint != server.world.base.fingerprint
+    server = reopen(record.folder, compose(overrides)).server
+    assert server.evidence.base is server.trained.base, "methods read and cut the trained base"
+    assert server.trained.base.fingerprint != server.world.base.fingerprint
     assert devices["status"].tolist() == ["ok"]
     assert (devices["method_tokens_keep"] == 0.7).all()
     assert devices["macs"].between(0.97 * devices["budget_macs"], devices["budget_macs"]).all()
     assert (devices["method_tokens_weight_macs"] > devices["macs"]).all()
+
+
+@pytest.mark.parametrize("reducer", ["none", "evit"])
+def test_a_limit_in_milliseconds_ends_in_a_model_that_keeps_it(small, reducer):
+    latency = load_profile("raspberry-pi-4").latency("onnxruntime")
+    limit = 0.85 * float(latency.seconds(load_base(PACKAGED).shape))
+    time = [f"budgets.milliseconds={1000 * limit}", "budgets.limit=latency", "splitting.profile=raspberry-pi-4"]
+    how = [f"tokens={reducer}", "tokens.train=selector", "splitting.ratios=[0.8]", "oracle=false"]
+    who = ["budgets=profiles", "budgets.profiles=[raspberry-pi-4]", "partition.devices=1"]
+    overrides = [*small, *how, *time, *who]
+    record = run(overrides)
+    assert record.devices["status"].tolist() == ["ok"]
+    assert record.devices["budget_latency"].tolist() == [limit]
+    edge = reopen(record.folder, compose(overrides)).edge(0)
+    assert 0.97 * limit < edge.latency(latency) <= limit
 
 
 def test_a_device_whose_release_would_exceed_the_privacy_limit_sends_nothing(small):
