@@ -15,6 +15,7 @@ from fedprune.tokens.reduced import ReducedModel, connect
 from fedprune.tokens.reducer import Reducer
 from fedprune.vit.counts import Work
 from fedprune.vit.shape import Shape
+from fedprune.vit.stream import is_rotated
 from fedprune.vit.surgery import EdgeModel
 
 PREFIX = "tokens."  # of the names of a reducer's tensors
@@ -116,7 +117,17 @@ class ReducedEdgeModel(EdgeModel):
 def reduced_edge(
     edge: EdgeModel, reducer: Reducer, base: Shape, parameters: Mapping[str, Tensor] | None = None
 ) -> ReducedEdgeModel:
-    """Return the edge model with the reducer inside its module; shape, keep and classes stay."""
+    """Return the edge model with the reducer inside its module; shape, keep and classes stay.
+
+    Raises:
+        ModelError: the selector was trained on the base's own stream, and the edge model is cut from a rotated one,
+            whose dimensions are others.
+    """
+    if parameters is not None and edge.source is not None and is_rotated(edge.source):
+        raise ModelError(
+            "A trained token selector reads the base's own stream, and this edge model has a rotated one. "
+            "Set method.stream=as_is, or choose a token reducer without a trained selector."
+        )
     reduced = TokenSpec.of(reducer, base, edge).build(edge.model, edge.shape, parameters)
     values = {each.name: getattr(edge, each.name) for each in fields(edge)}
     return ReducedEdgeModel(**{**values, "model": reduced})

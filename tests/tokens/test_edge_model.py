@@ -11,10 +11,12 @@ from fedprune.protocol.storage import StoredModel
 from fedprune.tokens.edge_model import TokenSpec, reduced_edge
 from fedprune.tokens.reduced import reduce
 from fedprune.vit.export import check_onnx, export_onnx
+from fedprune.vit.stream import rotate
 from fedprune.vit.surgery import cut
 from tests.protocol.test_storage import travelled
 from tests.tokens.test_reduced import NAMES, REDUCERS, stir
 from tests.tokens.vits import images, random_base, random_keep
+from tests.vit.test_stream import random_directions
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,3 +62,16 @@ def test_fixed_counts_export_to_onnx(name, tmp_path):
     export_onnx(reduced, edge.shape, path)
     assert check_onnx(reduced, path, images(3).float()) < 1e-4
     assert np.isfinite(path.stat().st_size)
+
+
+def test_a_trained_selector_is_refused_on_a_rotated_stream():
+    """Its weights name the base's own dimensions; on a rotated stream they would read others without a word."""
+    base = random_base()
+    keep = random_keep(base.shape, 0)
+    source = rotate(base, random_directions(base.shape.embed))
+    turned = cut(source, replace(keep, embed=np.union1d(keep.embed, [base.shape.embed - 1])))
+    parameters = dict(reduce(base.model, base.shape, REDUCERS["spvit"](keep=0.6)).stages.state_dict())
+    with pytest.raises(ModelError, match="method.stream=as_is"):
+        reduced_edge(turned, REDUCERS["spvit"](keep=0.6), base.shape, parameters)
+    untrained = reduced_edge(turned, REDUCERS["evit"](keep=0.6), base.shape)
+    assert torch.isfinite(untrained.model(images())).all()
