@@ -15,6 +15,7 @@ from fedprune.protocol.observer import Observer
 from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
 from fedprune.study.measure_attack import AttackReports
 from fedprune.study.sweep import sweep_of
+from tests.situations import saw
 
 SETTINGS = [
     "data.train_per_class=12",
@@ -130,3 +131,12 @@ def test_a_browser_opens_the_page_without_a_complaint(page, tmp_path):
     )
     assert shot.stat().st_size > 20_000
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_run_with_a_token_reducer_has_a_page(settings: list[str], tmp_path: Path) -> None:
+    budget = ["budgets.limit=macs", "splitting.ratios=[0.7]", "budgets.removed=[0.5]", "oracle=false"]
+    record = execute(compose([*settings, *budget, "tokens=evit", "save_models=true"]), Observer())
+    assert set(record.devices["status"]) == {"ok"}
+    write_run_page(record, tmp_path / "report.html", PageOptions(devices=2))
+    assert "data:image/png" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    saw("`fedprune report` of a run with `tokens=evit`", "the page is drawn")
