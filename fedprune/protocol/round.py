@@ -101,17 +101,12 @@ class Delivery:
 
 
 def ask(state: Round, missing: Mapping[int, str]) -> list[int]:
-    """Return the devices that have to be asked for a report.
-
-    Args:
-        state: The round.
-        missing: Why, for each device that cannot be reached.
-    """
+    """Return the devices that have to be asked for a report; `missing` says of the others why they cannot be."""
     for device, reason in missing.items():
-        _fail(state, device, "failed", reason)
+        _fail(state, device, reason)
     for device in sorted(state.rows):
         if state.timeline is not None and device not in state.timeline.asked:
-            _fail(state, device, "failed", f"not asked: {len(state.timeline.asked)} devices were")
+            _fail(state, device, f"not asked: {len(state.timeline.asked)} devices were")
     asked = [device for device in sorted(state.rows) if device not in state.done and not _restore(state, device)]
     state.observer.phase("reports", len(asked))
     return asked
@@ -133,11 +128,10 @@ def take_report(state: Round, device: int, answer: Callable[[], Upload]) -> str:
     try:
         upload = answer()
         _accept(state, device, upload)
-        state.observer.report(device, upload)
-    except ReportRejected as rejection:
-        _fail(state, device, "rejected", str(rejection))
     except FedpruneError as error:
-        _fail(state, device, "failed", str(error))
+        _fail(state, device, str(error), _status(error))
+    else:
+        state.observer.report(device, upload)
     state.observer.advance("reports", state.rows[device].status)
     return state.rows[device].status
 
@@ -152,11 +146,11 @@ def close_reports(state: Round, request_bytes: int) -> None:
             continue
         macs = (row.train_images or 0) * row.base_macs
         if reason := state.timeline.report(device, macs, request_bytes, row.upload_bytes):
-            _fail(state, device, "failed", reason)
+            _fail(state, device, reason)
         else:
             arrived.append(device)
     for device, reason in state.timeline.close_reports(arrived).items():
-        _fail(state, device, "failed", reason)
+        _fail(state, device, reason)
 
 
 def deliveries(state: Round) -> Iterator[Delivery]:
@@ -185,19 +179,20 @@ def take_evaluation(
         state: The round.
         device: Who was asked.
         role: Which of its models the answer is about.
-        answer: Given the number of test images that the counts must rest on, where it is known, returns the counts;
-            raises `ReportRejected` where they are wrong, `FedpruneError` where nothing came.
+        answer: Given the number of test images, where it is known, returns the counts; raises as in `take_report`.
     """
     if role not in state.unanswered.get(device, ()):
         return
     row, left = state.rows[device], state.unanswered[device]
     left.remove(role)
     try:
-        _count(state, row, role, answer(row.test_images))
-    except ReportRejected as rejection:
-        _fail(state, device, "rejected", str(rejection))
+        counts = answer(row.test_images)
+        if role == EDGE:
+            row.evaluated(counts, state.personal.passes())
+        elif isinstance(counts, Evaluation):
+            row.oracle_correct = counts.edge
     except FedpruneError as error:
-        _fail(state, device, "failed", str(error))
+        _fail(state, device, str(error), _status(error))
     else:
         if not left:
             _close(state, device)
@@ -209,10 +204,16 @@ def take_evaluation(
 def end(state: Round) -> None:
     """Close the rows of the devices that never answered."""
     for device in sorted(set(state.rows) - state.done):
-        _fail(state, device, "failed", "it did not answer")
+        _fail(state, device, "it did not answer")
 
 
-def _fail(state: Round, device: int, status: str, reason: str) -> None:
+def _status(error: FedpruneError) -> str:
+    if isinstance(error, ReportRejected):
+        return "rejected"
+    return "refused" if isinstance(error, BudgetError) else "failed"
+
+
+def _fail(state: Round, device: int, reason: str, status: str = "failed") -> None:
     """Close the row of a device that will get no further."""
     if device not in state.done:
         state.rows[device].fail(status, reason)
@@ -251,17 +252,16 @@ def _choose_proxies(state: Round) -> dict[int, ProxySet]:
     """Choose the proxy set of every device that is still in the round, and compute the evidence that all need."""
     proxies = {}
     for device in sorted(set(state.server.reports) - state.done):
-        start = time.perf_counter()
+        start, notes = time.perf_counter(), state.rows[device].extra
         try:
-            proxies[device] = state.server.choose_proxy(device)
-            state.rows[device].extra["proxy_seconds"] = time.perf_counter() - start
-        except (DiskError, OSError):
+            proxy = proxies[device] = state.server.choose_proxy(device)
+            notes["proxy_seconds"] = time.perf_counter() - start
+            notes.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
+        except (DiskError, OSError):  # this machine's affair: no device has failed
             raise
         except Exception as error:  # an odd report must not end the others' run
             logger.exception("device %d: no proxy set", device)
-            _fail(state, device, "failed", f"no proxy set: {describe(error)}")
-    for device, proxy in proxies.items():
-        state.rows[device].extra.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
+            _fail(state, device, f"no proxy set: {describe(error)}")
     if proxies:
         state.server.prepare([proxy.indices for proxy in proxies.values()])
         if state.upper_marks is not None:
@@ -279,48 +279,20 @@ def _derive(state: Round, device: int, proxy: ProxySet, role: str) -> Delivery |
             edge = state.upper_marks.derive_upper_mark(device)
         stored = StoredModel.of(edge)
         if role == EDGE:
-            _describe_edge(state, state.rows[device], edge, stored, time.perf_counter() - start)
-    except (DiskError, OSError):  # this machine's affair: no device has failed
+            row = state.rows[device]
+            row.derived(edge, stored.size, time.perf_counter() - start)
+            state.observer.edge_model(device, edge)
+            work = row.work(state.personal.passes())
+            late = state.timeline and state.timeline.model(device, work, row.download_bytes, EVALUATION_BYTES)
+            if late:
+                raise FedpruneError(late)
+    except (DiskError, OSError):
         raise
-    except BudgetError as refusal:
-        _fail(state, device, "refused", str(refusal))
     except FedpruneError as error:
-        _fail(state, device, "failed", str(error))
+        _fail(state, device, str(error), _status(error))
     except Exception as error:
         logger.exception("device %d: no %s model", device, role)
-        _fail(state, device, "failed", f"no {role} model: {describe(error)}")
+        _fail(state, device, f"no {role} model: {describe(error)}")
     else:
         return Delivery(device, role, edge, stored)
     return None
-
-
-def _describe_edge(state: Round, row: DeviceRow, edge: EdgeModel, stored: StoredModel, seconds: float) -> None:
-    """Write an edge model's numbers into its device's row, and let virtual time pass.
-
-    Raises:
-        FedpruneError: the device would not be done with it in time.
-    """
-    row.derive_seconds = seconds
-    row.params, row.macs = edge.params, edge.macs
-    row.download_bytes = sum(values.nbytes for values in stored.tensors.values())
-    row.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
-    state.observer.edge_model(row.device, edge)
-    if state.timeline is None:
-        return
-    passes, test, train = state.personal.passes(), row.test_images or 0, row.train_images or 0
-    # A backward pass counts as two forward ones.
-    macs = test * (row.base_macs + edge.macs) + (3 * passes * train + (passes > 0) * test) * edge.macs
-    if reason := state.timeline.model(row.device, macs, row.download_bytes, EVALUATION_BYTES):
-        raise FedpruneError(reason)
-
-
-def _count(state: Round, row: DeviceRow, role: str, answer: Evaluation | PersonalEvaluation) -> None:
-    """Write a device's counts into its row."""
-    counts = answer.before if isinstance(answer, PersonalEvaluation) else answer
-    if isinstance(answer, PersonalEvaluation):
-        row.extra.update(answer.columns(state.personal.passes() * (row.train_images or 0)))
-    row.test_images = counts.images
-    if role == UPPER_MARK:
-        row.oracle_correct = counts.edge
-    else:
-        row.base_correct, row.subclassifier_correct, row.edge_correct = counts.base, counts.subclassifier, counts.edge

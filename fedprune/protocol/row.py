@@ -5,8 +5,10 @@ from typing import Any
 
 from fedprune.devices.budget import Budget
 from fedprune.mixture.report import Report
+from fedprune.protocol.answers import Evaluation, PersonalEvaluation
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import Shape
+from fedprune.vit.surgery import EdgeModel
 
 TIMES = "_seconds"  # columns that end so are measured times and no part of a run's digest
 
@@ -77,6 +79,29 @@ class DeviceRow:
             self.train_images = report.images
         if self.classes is None and report.classes is not None:
             self.classes = len(report.classes)
+
+    def derived(self, edge: EdgeModel, size: int, seconds: float) -> None:
+        """Take the numbers of the device's edge model: `size` bytes on the wire, derived in `seconds`."""
+        self.params, self.macs = edge.params, edge.macs
+        self.download_bytes, self.derive_seconds = size, seconds
+        self.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
+
+    def evaluated(self, answer: Evaluation | PersonalEvaluation, passes: int) -> None:
+        """Take the counts of the device's edge model, which it may have trained for `passes` over its own images."""
+        if isinstance(answer, PersonalEvaluation):
+            self.extra.update(answer.columns(passes * (self.train_images or 0)))
+        counts = answer.before if isinstance(answer, PersonalEvaluation) else answer
+        self.test_images, self.edge_correct = counts.images, counts.edge
+        self.base_correct, self.subclassifier_correct = counts.base, counts.subclassifier
+
+    def work(self, passes: int) -> int:
+        """Return the MACs of evaluating base and edge model, and of training it; a backward pass counts as two forward.
+
+        Args:
+            passes: How often training sees each training image.
+        """
+        edge, test, train = self.macs or 0, self.test_images or 0, self.train_images or 0
+        return test * (self.base_macs + edge) + (3 * passes * train + (passes > 0) * test) * edge
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as flat plain values, diagnostics last."""

@@ -78,6 +78,11 @@ class StoredModel:
         return cls(shape, {name: torch.tensor(array) for name, array in arrays.items()}, tokens)
 
     @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return sum(values.nbytes for values in self.tensors.values())
+
+    @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The tensors as arrays, to be sent."""
         return {name: tensor.numpy() for name, tensor in self.tensors.items()}
