@@ -68,3 +68,11 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(tmp_path: Path, shared_cache: Path) -> list[str]:
     """Settings of a run of seconds, in a runs folder of its own."""
     return [*SMALL, f"runs={tmp_path / 'runs'}", f"cache={shared_cache}"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Captured logs travel between processes as UTF-8, and tests of hostile text log what is none."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report

@@ -72,7 +72,7 @@ def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Re
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append what the server and the devices log to `path` for as long as the run goes on."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(PlainFormatter(FORMAT))
     loggers = [logging.getLogger("fedprune"), logging.getLogger("flwr")]
     levels = [logger.level for logger in loggers]

@@ -35,7 +35,7 @@ def join_log(path: str = "") -> None:
     name = path or os.environ.get(DEVICE_LOG, "")
     if not name or log_path() is not None:
         return
-    handler = logging.FileHandler(name, encoding="utf-8", delay=True)
+    handler = logging.FileHandler(name, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(PlainFormatter(FORMAT))
     logger = logging.getLogger("fedprune")
     logger.addHandler(handler)
