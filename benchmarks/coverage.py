@@ -84,8 +84,8 @@ def markdown(frame: pd.DataFrame, arguments: argparse.Namespace) -> str:
         "# How often a 95 % interval holds the truth",
         "",
         f"`fedprune bench coverage --tries {arguments.tries} --resamples {arguments.resamples} --output "
-        "results/statistics`: differences of variance 1 and mean 0, paired by device; *alike* is the share of the "
-        "variance that all devices of a seed have in common. Coverage in %, median width behind it. The "
+        "results/statistics/simulated`: differences of variance 1 and mean 0, paired by device; *alike* is the share "
+        "of the variance that all devices of a seed have in common. Coverage in %, median width behind it. The "
         "random-effects rule is `fedprune/study/intervals.py`.",
         "",
         "| seeds | devices | alike | " + " | ".join(RULES) + " |",

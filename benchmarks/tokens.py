@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-STUDIES = ("speed", "accuracy", "table")
+STUDIES = ("speed", "accuracy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study",
         choices=STUDIES,
         default="speed",
-        help="speed (random weights); accuracy (ImageNet sample, training-free); table (writes README.md from both)",
+        help="speed (random weights); accuracy (ImageNet sample, training-free)",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/tokens"), help="folder of the tables")
+    parser.add_argument("--out", type=Path, default=Path("results/tokens"), help="folder of the CSV files")
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="speed: DeiT sizes")
     parser.add_argument("--repeats", type=int, default=5, help="speed: timed passes of each model")
     parser.add_argument("--images", type=int, default=400, help="accuracy: test images")
@@ -27,11 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one study."""
     if arguments.study == "speed":
         return speed(arguments)
-    if arguments.study == "table":
-        from benchmarks.tokens_tables import write_tables
-
-        print(write_tables(arguments.out))
-        return 0
     for row in accuracy(arguments):
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return 0
@@ -44,7 +39,7 @@ def speed(arguments: argparse.Namespace) -> int:
     from benchmarks.tokens_accuracy import Table
     from benchmarks.tokens_speed import REDUCERS, RUNS, SPEED_KEYS, largest_error, speed_points, summary
 
-    table = Table(arguments.out / "speed.csv", SPEED_KEYS)
+    table = Table(arguments.out / "deit" / "speed.csv", SPEED_KEYS)
     reducers = arguments.only or REDUCERS
     runs = [run for run in RUNS if run[0] in arguments.runtimes]
     rows = []
@@ -64,5 +59,5 @@ def accuracy(arguments: argparse.Namespace) -> Iterable[dict[str, object]]:
 
     loaded = TimmBase(model="vit_tiny_patch16_224").fetch(1000)
     base = Base.of(loaded.model, loaded.preprocess)
-    table = Table(arguments.out / "imagenet_accuracy.csv", ("reducer", "keep", "images"))
+    table = Table(arguments.out / "imagenet_sample" / "accuracy.csv", ("reducer", "keep", "images"))
     return accuracy_points(base, ImagenetSample().load().test, arguments.images, table, arguments.only)

@@ -1,4 +1,4 @@
-"""Studies go on where they stopped, and their tables follow from their rows."""
+"""Studies go on where they stopped, and samples are seeded."""
 
 from dataclasses import replace
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from benchmarks.tokens_accuracy import Table, accuracy_points, sample
-from benchmarks.tokens_tables import write_tables
-from fedprune.core.errors import DataError
 from fedprune.data.images import ArrayImages
 from fedprune.vit.counts import count_macs
 from tests.tokens.vits import random_base
@@ -33,7 +31,7 @@ def test_a_point_is_measured_once_and_by_one_of_two_processes(tmp_path):
 def test_the_base_row_of_a_study_is_the_base(photos, tmp_path):
     base = random_base()
     base = replace(base, model=base.model.float())
-    table = Table(tmp_path / "imagenet_accuracy.csv", KEYS)
+    table = Table(tmp_path / "accuracy.csv", KEYS)
     rows = list(accuracy_points(base, photos, 12, table, ("base", "evit")))
     assert [row["reducer"] for row in rows] == ["base", "evit", "evit", "evit"]
     assert rows[0]["mac_share"] == 1
@@ -41,17 +39,10 @@ def test_the_base_row_of_a_study_is_the_base(photos, tmp_path):
     logits = base.model(base.preprocess(photos.read(np.arange(12)))).numpy()
     assert rows[0]["correct"] == (logits.argmax(1) == photos.labels).sum()
     assert all(row["mac_share"] < 1 for row in rows[1:])
-    text = write_tables(tmp_path)
-    assert (tmp_path / "README.md").read_text() == text
-    assert text.count("| evit") == 3
+    assert (tmp_path / "accuracy.csv").read_text().count("evit,") == 3
 
 
 def test_samples_are_seeded_and_nested_in_nothing_else(photos):
     assert sample(photos, 5).tolist() == sample(photos, 5).tolist()
     assert len(set(sample(photos, 5).tolist())) == 5
     assert sample(photos, 99).tolist() == list(range(12))
-
-
-def test_tables_without_data_are_refused(tmp_path):
-    with pytest.raises(DataError, match="Run the studies"):
-        write_tables(tmp_path)

@@ -53,6 +53,14 @@ def test_the_manifest_tells_where_committed_numbers_come_from(name, scale, path)
     assert entry["versions"]
 
 
+def test_results_have_one_form():
+    """`results/<paper or benchmark>/<scale>/<file>`, and pages with their templates at the top."""
+    paths = [path.relative_to(RESULTS) for path in RESULTS.rglob("*") if path.is_file()]
+    pages = {path.name for path in paths if len(path.parts) == 1}
+    assert pages == {"README.md", "README.md.j2", "shown.md.j2", "timings.md", "timings.md.j2"}
+    assert {len(path.parts) for path in paths} == {1, 3}
+
+
 def test_numbers_survive_their_file(tmp_path):
     frame = pd.DataFrame(
         {
