@@ -17,7 +17,7 @@ def started(monkeypatch):
     """Everything up to the run itself is done; the run ends at once."""
     configs = []
 
-    def execute(config, observer):
+    def execute(config, observer, force=False):
         configs.append(config)
         raise FedpruneError("That is far enough.")
 
