@@ -3,7 +3,9 @@
 import json
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from fedprune.cli.cells import measure_missing
 from fedprune.core.errors import ConfigError, DataError
@@ -12,10 +14,14 @@ from fedprune.experiment.compose import compose
 from fedprune.experiment.record import is_finished
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
+from fedprune.protocol.private import PrivateShard
+from fedprune.protocol.simulation import open_simulation
+from fedprune.protocol.storage import StoredModel
 from fedprune.study.collect import Reading, collect, missing
 from fedprune.study.measure_attack import AttackReports
 from fedprune.study.measure_proxy import ProxySets
 from fedprune.study.measure_speed import Speed
+from fedprune.study.measure_validation import Validation
 from fedprune.study.measurement import parse_measurement
 from fedprune.study.metrics import metric
 from fedprune.study.study import cells_of
@@ -117,6 +123,32 @@ def test_speed_waits_for_edge_models_and_a_clock_for_the_run(small):
     assert len(cells_of("clock", [Reading("row", "column", metric(RANKS), timed)]).cells) == 1
     with pytest.raises(DataError, match="has a clock"):
         ProxySets().measure(timed.folder, timed.config)
+
+
+def test_validation_judges_the_runs_models_on_public_images_alone(small, monkeypatch):
+    config = compose([*small, "oracle=false", "save_models=true"])
+    folder = Cell({}, config).folder
+    with monkeypatch.context() as patch:
+        for name in ("test_features", "base_logits"):
+            patch.setattr(PrivateShard, name, lambda shard: pytest.fail("test images were looked at"))
+        patch.setattr("fedprune.protocol.device.evaluate", lambda *anything: pytest.fail("test images were looked at"))
+        found = Validation().measure(folder, config)
+    assert found["devices"] == 3
+    assert Validation().read(folder, "accuracy") == found["accuracy"]
+
+    record = execute(config, Observer())
+    simulation, accuracies = open_simulation(config.setup()), []
+    images = simulation.public.public.validation
+    pixels = simulation.public.base.preprocess(images.read(np.arange(len(images))))
+    for device in record.answered:
+        stored = StoredModel.read(record.folder / "models" / f"device-{device:03d}.safetensors")
+        asked = np.isin(images.labels, simulation.shard(device).classes)
+        with torch.inference_mode():
+            logits = stored.build().model(pixels[asked]).numpy()
+        rows = np.array(stored.card["classes"])
+        logits[:, ~np.isin(rows, simulation.shard(device).classes)] = -np.inf
+        accuracies.append((rows[logits.argmax(1)] == images.labels[asked]).mean())
+    assert found["accuracy"] == pytest.approx(100 * np.mean(accuracies), abs=1e-9)
 
 
 def test_the_devices_own_images_are_the_best_proxy_set_by_every_measure(small):
