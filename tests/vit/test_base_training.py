@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_are_refused_with_a_sentence(weights, world, tmp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     other = tmp_path / "other.safetensors"
-    tensors = create(TINY | {"num_classes": 3}).state_dict()
+    tensors = create(TINY | {"num_classes": 3, "depth": 12}).state_dict()
     save_file(tensors, other)
     shallow = tmp_path / "shallow.safetensors"
     short = create({"model": "vit_tiny_patch16_224", "num_classes": 4, "depth": 11, "img_size": 32}).state_dict()
