@@ -23,6 +23,9 @@ COMMANDS = sorted(
 RUNS = [line.split("fedprune run ")[1] for line in COMMANDS if line.startswith("fedprune run ")]
 
 
+EXAMPLE, CHECKING = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
 def test_there_are_commands_to_test():
     assert len(RUNS) >= 4
 
@@ -49,10 +52,8 @@ def test_make_targets_exist():
 
 
 def test_the_example_method_runs_from_one_file(tmp_path, shared_cache):
-    code = re.search(r"```python\n(.*?)```", README, re.S)
-    assert code is not None
     plugin = tmp_path / "quiet.py"
-    plugin.write_text(code[1])
+    plugin.write_text(EXAMPLE)
     environment = {**os.environ, "FEDPRUNE_PLUGINS": str(plugin)}
     small = [*SMALL, f"runs={tmp_path / 'runs'}", f"cache={shared_cache}", "oracle=false"]
 
@@ -74,6 +75,15 @@ def test_the_example_method_runs_from_one_file(tmp_path, shared_cache):
     assert finished.returncode == 0, finished.stderr
     assert "averages over 3 of 3 devices" in finished.stdout
     assert list((tmp_path / "runs").glob("glyphs-quiet-*/record.json"))
+
+
+def test_the_example_method_keeps_the_contract(tmp_path):
+    (tmp_path / "quiet.py").write_text(EXAMPLE)
+    (tmp_path / "checking.py").write_text(CHECKING)
+    subprocess.run([sys.executable, "checking.py"], cwd=tmp_path, check=True)
+    (tmp_path / "checking.py").write_text(CHECKING.replace("Quiet()", "Quiet"))
+    broken = subprocess.run([sys.executable, "checking.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert "AssertionError: " in broken.stderr
 
 
 OWN = [

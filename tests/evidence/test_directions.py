@@ -6,8 +6,8 @@ from fedprune.core.errors import ConfigError
 from fedprune.evidence.directions import DIRECTIONS, stream_directions
 from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.measure import Pass
+from fedprune.testing.tasks import FAMILIES, random_base, task_of
 from fedprune.vit.stream import mean_free, rotate
-from tests.recovery.tiny import KINDS, random_base, task_of
 
 FP64 = Pass(precision="fp64", batch_size=5)
 
@@ -17,7 +17,7 @@ def directions(kind, base, task, how=FP64):
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
-@pytest.mark.parametrize("variant", KINDS)
+@pytest.mark.parametrize("variant", FAMILIES)
 def test_every_kind_rotates_every_base(variant, kind):
     base = random_base(variant)
     task = task_of(base, images=12)

@@ -11,10 +11,10 @@ from fedprune.pruning.learning import proxy_batches
 from fedprune.pruning.masks import Masks, TopShare, excess, gated, target_share
 from fedprune.pruning.uvc import unit_norms
 from fedprune.pruning.vbp import VarianceBased
+from fedprune.testing.tasks import FAMILIES, random_base, task_of
 from fedprune.vit.counts import count_params
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
-from tests.recovery.tiny import KINDS, random_base, task_of
 
 
 def test_the_binariser_keeps_the_best_and_passes_gradients_straight_through() -> None:
@@ -27,7 +27,7 @@ def test_the_binariser_keeps_the_best_and_passes_gradients_straight_through() ->
     assert share.grad.item() == 1 + 2 + 3, "units that do not pass say nothing about the share"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_gates_of_zero_and_one_are_surgery(kind: str) -> None:
     base = random_base(kind)
     keep = Keep.everything(base.shape)

@@ -15,12 +15,12 @@ from fedprune.pruning.masks import Masks
 from fedprune.pruning.nuwa_v1 import NuwaV1, share_before
 from fedprune.pruning.nuwa_v2 import NuwaV2, energy_width
 from fedprune.pruning.weight_groups import gradient_copy
+from fedprune.testing.tasks import FAMILIES, random_base, task_of
 from fedprune.vit.counts import count_params
 from fedprune.vit.lowrank import low_rank
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
 from fedprune.vit.units import row_length, unit_indices
-from tests.recovery.tiny import KINDS, random_base, task_of
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=12), st.floats(0.01, 1.0))
@@ -34,7 +34,7 @@ def test_what_stays_at_a_threshold_is_the_smallest_set_that_holds_it(scores: lis
     assert values[kept].min() >= values[~kept].max(initial=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("attention", ["low_rank", "as_is"])
 def test_full_rank_is_exact(kind: str, attention: str) -> None:
     base = random_base(kind)

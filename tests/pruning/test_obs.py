@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from fedprune.pruning import obs
 from fedprune.pruning.obs import RIDGE, cut_neurons, surgeon
+from fedprune.testing.tasks import FAMILIES, half_of, random_base, task_of
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import mean_free, rotate
 from fedprune.vit.surgery import cut
-from tests.recovery.tiny import KINDS, half_of, random_base, task_of
 
 
 def lifted(scatter):
@@ -60,7 +60,7 @@ def test_many_at_a_time_leaves_the_weights_exact(monkeypatch):
     torch.testing.assert_close(left, wanted, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("rotated", [False, True])
 def test_of_twins_one_goes_and_nothing_is_lost(kind, rotated, monkeypatch):
     """Neuron i + 16 repeats neuron i: the surgeon finds that out, and the other takes over."""

@@ -12,10 +12,10 @@ from fedprune.devices.budgets import budget_without
 from fedprune.pruning.hsic import gaussian_grams, hsic, linear_gram
 from fedprune.pruning.tap import Tap, allocated, by_head, kept_units, target_shares
 from fedprune.pruning.tap_importance import Composite, layer_response, neuron_importance, neuron_terms, scaled
+from fedprune.testing.tasks import random_base, task_of
 from fedprune.vit.counts import count_params
 from fedprune.vit.masking import masked
 from fedprune.vit.shape import BlockShape, Keep
-from tests.recovery.tiny import random_base, task_of
 
 
 def loop_gram(rows: torch.Tensor) -> torch.Tensor:

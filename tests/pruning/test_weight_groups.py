@@ -12,12 +12,12 @@ from fedprune.pruning.nvit import chunk_sums, parity, structure_sums
 from fedprune.pruning.savit import SAViT, interaction
 from fedprune.pruning.scales import kind_of, rank_by_kind, shares
 from fedprune.pruning.weight_groups import gradient_copy, weight_taylor
+from fedprune.testing.tasks import FAMILIES, random_base, task_of
 from fedprune.vit.shape import BlockShape
 from fedprune.vit.units import unit_indices
-from tests.recovery.tiny import KINDS, random_base, task_of
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_each_unit_owns_the_weights_that_go_with_it(kind: str) -> None:
     base = random_base(kind)
     ones = {name: torch.ones_like(value) for name, value in base.model.named_parameters()}

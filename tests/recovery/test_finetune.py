@@ -6,12 +6,12 @@ import torch
 
 from fedprune.evidence.losses import label_loss
 from fedprune.recovery.finetune import Finetune
+from fedprune.testing.tasks import FAMILIES, half_of, random_base, task_of
 from fedprune.vit.base import predict
 from fedprune.vit.surgery import cut
-from tests.recovery.tiny import KINDS, half_of, random_base, task_of
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("settings", [{}, {"distill": 0.5}, {"least_squares": True}])
 def test_training_lowers_the_loss_and_leaves_base_and_cut_alone(kind: str, settings: dict[str, float]) -> None:
     base = random_base(kind, dtype=torch.float32)

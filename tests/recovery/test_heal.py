@@ -6,10 +6,10 @@ import torch
 
 from fedprune.recovery.heal import Heal, random_crops
 from fedprune.recovery.least_squares import LeastSquares
+from fedprune.testing.tasks import FAMILIES, half_of, random_base, task_of
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
-from tests.recovery.tiny import KINDS, half_of, random_base, task_of
 
 
 def loss(edge, base, source, pixels) -> float:
@@ -31,7 +31,7 @@ def loss(edge, base, source, pixels) -> float:
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_healing_comes_closer_to_the_base_than_the_refit_and_changes_nothing_else(kind: str, rotated: bool) -> None:
     base = random_base(kind, dtype=torch.float32)
     task = task_of(base, images=32)

@@ -13,6 +13,7 @@ from fedprune.pruning.uvc import UVC
 from fedprune.pruning.wdpruning import WDPruning
 from fedprune.recovery import least_squares
 from fedprune.recovery.least_squares import LAYERS, LeastSquares
+from fedprune.testing.tasks import half_of, random_base, task_of
 from fedprune.vit.base import Base
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.precision import autocast
@@ -20,7 +21,6 @@ from fedprune.vit.refit import PULLS, solve, solve_by_leave_one_out
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
-from tests.recovery.tiny import half_of, random_base, task_of
 
 EXACT = 1e-10
 

@@ -8,9 +8,9 @@ from fedprune.evidence.losses import label_loss
 from fedprune.recovery.personal import OwnImages
 from fedprune.recovery.personal_finetune import PersonalFinetune
 from fedprune.recovery.personal_none import NoPersonal
+from fedprune.testing.tasks import FAMILIES, half_of, random_base, task_of
 from fedprune.vit.base import predict
 from fedprune.vit.surgery import cut
-from tests.recovery.tiny import KINDS, half_of, random_base, task_of
 
 ROWS = (4, 1, 5, 0)  # of the classifier's base classes, in any order
 OWN = (1, 4)
@@ -30,7 +30,7 @@ def edge_of(kind):
     return model, task_of(base, images=24)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_training_lowers_the_loss_on_own_images_and_repeats_to_the_bit(kind):
     model, task = edge_of(kind)
     own = own_of(task)
