@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--superlink", metavar="HOST:PORT", help="use the SuperLink that listens there")
     parser.add_argument("--secret", type=Path, help="file with the SuperExec secret of that SuperLink")
     parser.add_argument(
+        "--devices", metavar="FILE", type=Path, help="keys.csv with the public key of each device, which it must own"
+    )
+    parser.add_argument(
         "--tls", metavar="FOLDER", help="folder with ca.crt, server.crt and server.key; `local` makes them for --local"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings as for `fedprune run`")
@@ -33,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("A deployed SuperLink needs --secret, the file that it was started with.")
     else:
         settings += [f"engine.address='{arguments.superlink}'", f"engine.secret='{arguments.secret.resolve()}'"]
+    if arguments.devices is not None:
+        settings.append(f"engine.device_keys='{arguments.devices.resolve()}'")
     if arguments.tls is not None:
         tls = arguments.tls if arguments.tls == "local" else Path(arguments.tls).resolve()
         settings.append(f"engine.tls='{tls}'")

@@ -15,11 +15,11 @@ JOIN_TIMEOUT = 600.0
 class Roster:
     """The nodes by device, fixed once and before anything else is asked.
 
-    Where the engine knows the nodes' devices (`grid.devices`), no node is believed. Elsewhere each node says which
-    device it serves, and the transport vouches that later answers come from the same node. When several nodes claim
-    one device, none of them gets it: which of them lies cannot be told, and the order of answers must not decide. So
-    a liar can shut out the device whose place it claims, but never speak for it; `docs/deployment.md` says how node
-    keys prevent that too.
+    Where the engine knows the nodes' devices (`grid.devices`), by itself or by the nodes' keys, no node is asked and
+    none is believed. Elsewhere identity is on trust: each node says which device it serves, and the transport vouches
+    that later answers come from the same node. When several nodes claim one device, none of them gets it: which of
+    them lies cannot be told, and the order of answers must not decide. But who alone claims a device gets its place,
+    whose ever it is; `docs/deployment.md` says how keys prevent that.
 
     Attributes:
         nodes: The node of each device that has one.
@@ -33,10 +33,13 @@ class Roster:
 
     def meet(self, grid: Grid, devices: set[int]) -> None:
         """Learn the node of each device, from the engine or by asking the nodes."""
+        present = list(grid.get_node_ids())
         known: Mapping[int, int] | None = getattr(grid, "devices", None)
+        serves = self._ask(grid, present) if known is None else known
         claims: dict[int, list[int]] = defaultdict(list)
-        for node, device in (self._ask(grid) if known is None else known).items():
-            claims[device].append(node)
+        for node in present:
+            if node in serves:
+                claims[serves[node]].append(node)
         for device in sorted(devices):
             nodes = claims[device]
             if len(nodes) == 1:
@@ -51,8 +54,7 @@ class Roster:
         """Return the device of the node that sent `reply`; the engine vouches for the node."""
         return self._devices.get(reply.metadata.src_node_id)
 
-    def _ask(self, grid: Grid) -> dict[int, int]:
-        nodes = list(grid.get_node_ids())
+    def _ask(self, grid: Grid, nodes: list[int]) -> dict[int, int]:
         requests = (Message(messages.join_request(), dst_node_id=node, message_type=messages.JOIN) for node in nodes)
         claims = {}
         for reply in grid.send_and_receive(requests, timeout=JOIN_TIMEOUT):

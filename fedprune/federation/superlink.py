@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from flwr.app import Context
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, context_to_proto, fab_to_proto, run_from_proto
-from flwr.proto.control_pb2 import StartRunRequest, StopRunRequest
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, StopRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
@@ -29,6 +29,7 @@ from fedprune.core.errors import FedpruneError
 from fedprune.core.registry import register
 from fedprune.federation.certificates import Certificates, certificates_in, make_certificates, read_authority
 from fedprune.federation.engine import CLIENT_APP, Engine
+from fedprune.federation.keys import read_keys
 from fedprune.federation.logs import log_path
 from fedprune.federation.processes import LocalProcesses
 from fedprune.federation.strategy import EdgeModels
@@ -61,6 +62,7 @@ class SuperLink(Engine):
     Attributes:
         address: Of a deployed SuperLink, `host:port`; empty starts one on loopback with a SuperNode for each device.
         secret: File with the deployed SuperLink's SuperExec secret.
+        device_keys: CSV file with each device's public key; empty believes every node which device it serves.
         tls: Folder with `ca.crt`, `server.crt` and `server.key`; `local` makes certificates for this run on loopback;
             empty is unencrypted, for loopback only.
         window: Most messages on their way, which bounds memory, and on loopback the processes at work; 0 is one for
@@ -71,6 +73,7 @@ class SuperLink(Engine):
 
     address: str = ""
     secret: str = ""
+    device_keys: str = ""
     tls: str = ""
     window: int = 0
     timeout: float = 3600.0
@@ -81,6 +84,8 @@ class SuperLink(Engine):
             raise ValueError("engine.window must not be negative; engine.timeout and engine.patience must be above 0")
         if bool(self.address) != bool(self.secret):
             raise ValueError("engine.address and engine.secret belong together: give both, or neither for loopback")
+        if self.device_keys and not (self.address and self.tls):
+            raise ValueError("engine.device_keys is for a deployment with engine.tls; Flower takes keys over TLS only")
         if self.address and self.tls == "local":
             raise ValueError("engine.tls=local is for loopback; a deployment needs the folder with its ca.crt")
 
@@ -88,14 +93,16 @@ class SuperLink(Engine):
         """Run `strategy` to its end.
 
         Raises:
+            ConfigError: the devices' keys cannot be read.
             FedpruneError: the SuperLink does not answer, or no device connects.
         """
+        keys = read_keys(Path(self.device_keys), devices) if self.device_keys else None
         with TemporaryDirectory(prefix="fedprune-tls-") as folder:
             certificates = self._certificates(Path(folder))
             authority = read_authority(certificates) if certificates else None
             if self.address:
                 secret = Path(self.secret).read_bytes()
-                self._serve(strategy, devices, client_app, Connection(self.address, secret, authority))
+                self._serve(strategy, devices, client_app, Connection(self.address, secret, authority), keys)
                 return
             log = log_path()
             nodes_log = log.with_name("nodes.log") if log else None
@@ -108,14 +115,22 @@ class SuperLink(Engine):
             return make_certificates(folder)
         return certificates_in(Path(self.tls)) if self.tls else None
 
-    def _serve(self, strategy: EdgeModels, devices: int, client_app: str, connection: "Connection") -> None:
+    def _serve(
+        self,
+        strategy: EdgeModels,
+        devices: int,
+        client_app: str,
+        connection: "Connection",
+        keys: Mapping[int, bytes] | None = None,
+    ) -> None:
         run = connection.start_run(client_app)
         # On loopback each message is a process of this machine, and each node has to be started by it.
         window = self.window or (32 if self.address else os.cpu_count() or 1)
         patience = self.patience if self.address else self.patience + devices * NODE_START
         try:
             with connection.grid(run) as grid:
-                strategy.run(WindowGrid(grid, window, devices, patience), self.timeout)
+                nodes = None if keys is None else connection.nodes_of(keys)
+                strategy.run(WindowGrid(grid, window, devices, patience, nodes), self.timeout)
         except httpx.HTTPError as error:
             raise FedpruneError(
                 f"The SuperLink at {connection.address} was lost: {error}. The same command goes on from here."
@@ -192,6 +207,18 @@ class Connection:
             )
             heartbeat.stop()
             grid.close()
+
+    def nodes_of(self, keys: Mapping[int, bytes]) -> dict[int, int]:
+        """Return the device of the node of each key; a key that the SuperLink does not know is registered.
+
+        The SuperLink lets a node speak only with a signature of the key that it was registered with.
+        """
+        with closing(self._control()) as control:
+            nodes = {node.public_key: node.node_id for node in control.ListNodes(ListNodesRequest()).nodes_info}
+            for key in keys.values():
+                if key not in nodes:
+                    nodes[key] = control.RegisterNode(RegisterNodeRequest(public_key=key)).node_id
+        return {int(nodes[key]): device for device, key in keys.items()}
 
     def _control(self) -> ControlHttpClient:
         return ControlHttpClient.from_server_address(

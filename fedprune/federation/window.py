@@ -1,11 +1,12 @@
 """A grid in front of one of Flower's own: few messages on their way at a time, and exactly one reply for each."""
 
 import logging
+import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -32,7 +33,9 @@ class WindowGrid(Grid):
     says so.
     """
 
-    def __init__(self, grid: Grid, size: int, nodes: int, patience: float) -> None:
+    def __init__(
+        self, grid: Grid, size: int, nodes: int, patience: float, devices: Mapping[int, int] | None = None
+    ) -> None:
         """Wrap `grid`.
 
         Args:
@@ -40,11 +43,13 @@ class WindowGrid(Grid):
             size: Most messages on their way.
             nodes: How many nodes will connect.
             patience: Seconds to wait until all have; those that are there by then take part.
+            devices: The device of each node that may take part; None asks the nodes, and any may.
         """
         self.grid = grid
         self.size = size
         self.nodes = nodes
         self.patience = patience
+        self.devices = devices
 
     @property
     def run(self) -> Run:
@@ -62,17 +67,20 @@ class WindowGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Wait for the nodes, then return their ids.
+        """Wait for the nodes that may take part, then return their ids.
 
         Raises:
             FedpruneError: not a single node came.
         """
         until = time.monotonic() + self.patience
-        while len(found := list(self.grid.get_node_ids())) < self.nodes and time.monotonic() < until:
+        while len(found := self._present()) < self.nodes and time.monotonic() < until:
             time.sleep(POLL)
         if not found:
             raise FedpruneError(f"No device connected within {self.patience:g} s. Look at the nodes' own logs.")
         return sorted(found)
+
+    def _present(self) -> list[int]:
+        return [node for node in self.grid.get_node_ids() if self.devices is None or node in self.devices]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages without any limit."""
@@ -99,6 +107,9 @@ class WindowGrid(Grid):
                 time.sleep(POLL)
 
     def _send(self, waiting: dict[str, _Waiting], message: Message, timeout: float | None) -> Iterator[Message]:
+        # Flower knows who pushes a reply, but not whether it was asked: what answers a message is who names its id, a
+        # hash of what is in it. Nobody but who receives it can know what stands here.
+        message.content["nonce"] = ConfigRecord({"nonce": secrets.token_hex(16)})
         until = float("inf") if timeout is None else time.monotonic() + timeout
         identity = next(iter(self.grid.push_messages([message])), None)
         if identity:
