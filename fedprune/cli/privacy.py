@@ -1,7 +1,7 @@
 """Show the privacy ledger of finished runs: what every device released, and what it adds up to.
 
-Several runs are composed as repeats on the same devices. With `--limit`, the exit code is 1 where a device has spent
-more than that.
+Several runs are composed as repeats on the same devices; runs that used one seed of noise for different releases count
+as no protection. With `--limit`, the exit code is 1 where a device has spent more than that.
 """
 
 import argparse
@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fedprune.core.errors import ConfigError
+    from fedprune.experiment.noise import REUSED, devices_with_reused_noise
     from fedprune.experiment.record import find_run, read_record
     from fedprune.privacy.ledger import Ledger
 
@@ -38,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"--delta is {delta:g}; it must lie between 0 and 1, far below one over the number of images."
         )
     ledger = Ledger.from_rows(rows, delta=delta)
+    for device in devices_with_reused_noise(records):
+        ledger.book(device, "report", [REUSED])
     totals = {device: ledger.spent(device) for device in sorted({row["device"] for row in rows})}
 
     console, deltas_text = Console(soft_wrap=True), f"at delta {delta:g}"
@@ -45,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     for device, total in totals.items():
         if arguments.device in (None, device):
             console.print(f"device {device}: {_total(total)} {deltas_text}", highlight=False)
+    if any(row["field"] == "classes" for row in rows):
+        console.print("Classes are told (share_classes=true): a device's only image of its class is not protected.")
     over = [device for device, total in totals.items() if arguments.limit is not None and total > arguments.limit]
     worst = max(totals.values(), default=0.0)
     found = {

@@ -10,7 +10,7 @@ from fedprune.mixture.density import responsibilities
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
+from fedprune.privacy.gaussian import GaussianMechanism, add_noise
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
@@ -46,7 +46,7 @@ class Anchored(GaussianMechanism):
         radius = local_radius(anchors)
         total = statistic(points, responsibilities(anchors, points), anchors.means, radius, self.scales, self.spherical)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = total + gaussian_noise(total.shape, deviation, records.noise_seed, self.noise_seed)
+        total = add_noise(total, deviation, records.noise_seed, self.noise_seed)
         noisy = moments(total, points.shape[1], radius, self.scales, deviation)
         mixture = rebuild(noisy, anchors.means, variances, self.significance, space.radius, space.variance)
         entry = LedgerEntry(

@@ -12,7 +12,7 @@ from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, Mixture
 from fedprune.privacy.anchored import anchor_variances, local_radius
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
+from fedprune.privacy.gaussian import GaussianMechanism, add_noise
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
@@ -60,7 +60,7 @@ class NoisyExpectationMaximisation(GaussianMechanism):
             radius = local_radius(mixture)  # of the last release, therefore public
             belongs = responsibilities(mixture, points)
             total = statistic(points, belongs, mixture.means, radius, self.scales, spherical=True)
-            total = total + gaussian_noise(total.shape, deviation, records.noise_seed, self.noise_seed, turn)
+            total = add_noise(total, deviation, records.noise_seed, self.noise_seed, turn)
             noisy = moments(total, points.shape[1], radius, self.scales, deviation)
             images = max(1, round(float(noisy.counts.sum())))
             variances = anchor_variances(mixture)

@@ -1,27 +1,23 @@
-"""What all mechanisms with a proof share: a target (epsilon, delta) and Gaussian noise from one function."""
+"""What all mechanisms with a proof share: a target (epsilon, delta) and noise from one function."""
 
-import math
 from dataclasses import dataclass
-from random import SystemRandom
-
-import numpy as np
 
 from fedprune.core.random import stream
 from fedprune.mixture.mixture import FloatArray
 from fedprune.privacy.calibration import noise_multiplier
+from fedprune.privacy.discrete import add_discrete_gaussian
 from fedprune.privacy.mechanism import Mechanism
 
 
-def gaussian_noise(shape: tuple[int, ...], deviation: float, seed: int | None, *purpose: str | int) -> FloatArray:
-    """Draw the noise of a release: the only place where privacy noise is made.
+def add_noise(values: FloatArray, deviation: float, seed: int | None, *purpose: str | int) -> FloatArray:
+    """Add the noise of a release to `values`: the only place where privacy noise is made.
 
-    Without a seed every number comes from the operating system's own source, which nobody can draw again; a seed is
-    for simulations, which can be repeated. Floating-point noise is not hardened against Mironov's attack (2012).
+    Without a seed it comes from the operating system's own source, which nobody can draw again, and stands on a
+    lattice (`add_discrete_gaussian`). A seed is for simulations, which can be repeated: floating-point noise then.
     """
     if seed is None:
-        source = SystemRandom()
-        return np.array([source.normalvariate(0.0, deviation) for _ in range(math.prod(shape))]).reshape(shape)
-    return stream(seed, "noise", *purpose).normal(0.0, deviation, shape)
+        return add_discrete_gaussian(values, deviation)
+    return values + stream(seed, "noise", *purpose).normal(0.0, deviation, values.shape)
 
 
 @dataclass(frozen=True)

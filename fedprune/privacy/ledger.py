@@ -21,6 +21,7 @@ _LARGEST = 1e9
 _MAX_ROUNDS = 10**6
 
 DELTA = 1e-5  # of totals over releases that state none
+SYSTEM_NOISE, SEEDED_NOISE = "noise from the system", "noise of a simulation, from its seed"  # notes of entries
 OUTSIDE = ("budget", "images", "classes", "evaluation", "training", "components")
 
 

@@ -9,7 +9,7 @@ from fedprune.core.registry import register
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
+from fedprune.privacy.gaussian import GaussianMechanism, add_noise
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.privacy.mechanism import Records, Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
@@ -46,7 +46,7 @@ class PerClassGaussian(GaussianMechanism):
         centres = np.zeros((class_count, points.shape[1]))
         total = statistic(points, belongs, centres, space.radius, self.scales, spherical=True)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = total + gaussian_noise(total.shape, deviation, records.noise_seed, self.noise_seed)
+        total = add_noise(total, deviation, records.noise_seed, self.noise_seed)
         noisy = moments(total, points.shape[1], space.radius, self.scales, deviation)
         prior = np.full_like(centres, space.variance)
         mixture = rebuild(noisy, centres, prior, self.significance, space.radius, space.variance)

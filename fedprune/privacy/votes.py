@@ -9,7 +9,7 @@ from fedprune.core.registry import register
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, Mixture
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
+from fedprune.privacy.gaussian import GaussianMechanism, add_noise
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.privacy.mechanism import Records, Release
 
@@ -40,7 +40,7 @@ class Votes(GaussianMechanism):
         if len(points):
             nearest = pairwise_distances_argmin(points, cells.means)
             counts = np.bincount(nearest, minlength=len(counts)).astype(np.float64)
-        counts = counts + gaussian_noise(counts.shape, deviation, records.noise_seed, self.noise_seed)
+        counts = add_noise(counts, deviation, records.noise_seed, self.noise_seed)
         kept = np.flatnonzero(counts > self.significance * deviation)
         if len(kept) == 0:
             kept = np.array([np.argmax(counts)])

@@ -12,7 +12,7 @@ from torch import nn
 from fedprune.core.random import stream_seed
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
-from fedprune.privacy.ledger import DELTA, LedgerEntry, book_release
+from fedprune.privacy.ledger import DELTA, SEEDED_NOISE, SYSTEM_NOISE, LedgerEntry, book_release
 from fedprune.privacy.mechanism import Records
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.protocol.private import PrivateShard
@@ -62,7 +62,7 @@ def make_report(
 def _say_where_noise_is_from(entry: LedgerEntry, simulated: bool) -> LedgerEntry:
     if entry.noise is None:
         return entry
-    return replace(entry, note="noise of a simulation, from its seed" if simulated else "noise from the system")
+    return replace(entry, note=SEEDED_NOISE if simulated else SYSTEM_NOISE)
 
 
 def evaluate(shard: PrivateShard, model: nn.Module, rows: tuple[int, ...]) -> Evaluation:

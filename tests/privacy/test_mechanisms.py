@@ -14,7 +14,7 @@ from fedprune.privacy.anchored import Anchored
 from fedprune.privacy.calibration import epsilon_of
 from fedprune.privacy.clip_only import ClipOnly
 from fedprune.privacy.dp_em import NoisyExpectationMaximisation
-from fedprune.privacy.gaussian import GaussianMechanism, gaussian_noise
+from fedprune.privacy.gaussian import GaussianMechanism, add_noise
 from fedprune.privacy.mechanism import Mechanism, Records
 from fedprune.privacy.moments import Scales
 from fedprune.privacy.none import Unprotected
@@ -27,7 +27,7 @@ FIT = GaussianMixtureFit(components=3)
 
 
 def test_noise_has_the_stated_variance() -> None:
-    noise = gaussian_noise((100, 70), 2.5, 3, "test").ravel()
+    noise = add_noise(np.zeros((100, 70)), 2.5, 3, "test").ravel()
     total = float((noise**2).sum() / 2.5**2)
     assert chi2.ppf(0.0005, 7000) < total < chi2.ppf(0.9995, 7000)
     assert kstest(noise / 2.5, "norm").pvalue > 0.001
