@@ -13,6 +13,7 @@ TINY = {
     "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1 --precision fp32",
     "operators": "--bases deit_tiny --passes 1",
     "precision": "--bases glyphs --batch 2 --seconds 0.2",
+    "refit": "--devices 1 --proxy 4 --size 32 --rounds 1 --precisions fp32",
     "simulate": "--devices 2 --payload 0 --engines loop,inline --phases 1",
     "speedup": "--bases deit_tiny --batches 1 --runtimes torch --seconds 0.1",
     "surgery": "--bases deit_tiny --rounds 1",
@@ -64,6 +65,13 @@ def test_auto_takes_the_precision_that_it_says(tmp_path, capsys):
     other = next(name for name in times if name != line["auto"])
     assert line["other_over_auto"] == pytest.approx(times[other] / times[line["auto"]], abs=0.02)
     assert line["reason"]
+
+
+def test_a_refit_is_timed_part_by_part(tmp_path, capsys):
+    line = tiny("refit", tmp_path, capsys)["fp32"]
+    assert line["cpu_seconds"] == line["of_each"][0] > 0
+    assert line["parts"]["itself"]["torch._C._nn.linear"] > 0
+    assert line["parts"]["within"]["least_squares.recover"] > 0
 
 
 def test_an_engine_is_measured_beside_a_plain_loop(tmp_path, capsys):
