@@ -16,7 +16,7 @@ from fedprune.data.images import IntArray
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.branches import quick, start
-from fedprune.vit.refit import solve
+from fedprune.vit.refit import Sums, solve
 from fedprune.vit.surgery import EdgeModel
 
 Classifiers = list[tuple[Tensor, Tensor]]
@@ -80,8 +80,9 @@ def _fit(task: PruningTask, images: IntArray) -> Classifiers:
     head: Any = task.base.model.get_submodule("head")
     weight, bias = head.weight.double(), head.bias.double()
     wanted = features[-1] @ weight.T + bias
-    ones = torch.ones(len(wanted), 1)
-    return [solve(weight, bias, [part[:, None]], [wanted[:, None]], [ones], _RIDGE) for part in features]
+    ones, width = torch.ones(len(wanted)), head.in_features
+    sums = (Sums(width, len(weight)).add(part, wanted, ones) for part in features)
+    return [solve(weight, bias, each, _RIDGE) for each in sums]
 
 
 def _training(task: PruningTask, sample: int) -> IntArray:

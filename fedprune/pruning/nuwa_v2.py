@@ -19,7 +19,7 @@ from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.scales import shares
 from fedprune.vit.branches import Branch, quick, start
 from fedprune.vit.lowrank import LowRank, low_rank
-from fedprune.vit.refit import solve
+from fedprune.vit.refit import Sums, solve
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import row_length, unit_indices
 
@@ -156,8 +156,8 @@ class NuwaV2(Method):
             source, mine = vit.blocks[keep.block].mlp.fc2, block.mlp.fc2
             wanted = source(values * masks[keep.block].to(values))[..., torch.from_numpy(edge.keep.embed)]
             read = values[..., torch.from_numpy(keep.neurons)]
-            weights = [torch.ones(values.shape[:2])]
-            weight, bias = solve(mine.weight.double(), mine.bias.double(), [read], [wanted], weights, self.ridge)
+            sums = Sums(read.shape[-1], wanted.shape[-1]).add(read, wanted, torch.ones(values.shape[:2]))
+            weight, bias = solve(mine.weight.double(), mine.bias.double(), sums, self.ridge)
             mine.weight.copy_(weight)
             mine.bias.copy_(bias)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedprune.pruning.method import PruningTask
 from fedprune.vit.branches import KINDS, Branch, quick, start
-from fedprune.vit.refit import centred_scatter, token_weights
+from fedprune.vit.refit import Sums, token_weights
 from fedprune.vit.shape import IntArray, Keep
 from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel, cut
@@ -99,5 +99,8 @@ def _hidden(task: PruningTask, counts: dict[int, int]) -> Iterator[tuple[int, Br
                     continue
                 inputs = [branch.read(stream) for stream in streams]
                 if kind == "mlp" and 0 < counts.get(index, 0) < shape.blocks[index].neurons:
-                    yield index, branch, *centred_scatter(inputs, weights)
+                    sums = Sums(inputs[0].shape[-1], 0)
+                    for values, count in zip(inputs, weights, strict=True):
+                        sums.add(values, values[..., :0].to(count), count)
+                    yield index, branch, sums.scatter, sums.mean
                 streams = [stream + branch.write(values) for stream, values in zip(streams, inputs, strict=True)]

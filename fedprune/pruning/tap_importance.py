@@ -133,7 +133,7 @@ def _walk(vit: Any, stream: Tensor) -> Iterator[tuple[Layer, Branch, Tensor]]:
             branch = Branch.of(block, kind)
             assert branch is not None, "a base has all its branches"
             yield (index, kind), branch, stream
-            stream = stream + branch.write(branch.read(stream))
+            stream = stream + branch.added(branch.norm(stream))
 
 
 def _finish(vit: Any, stream: Tensor, layer: Layer) -> Tensor:
@@ -142,7 +142,7 @@ def _finish(vit: Any, stream: Tensor, layer: Layer) -> Tensor:
     if kind == "attention":
         mlp = Branch.of(vit.blocks[index], "mlp")
         assert mlp is not None, "a base has all its branches"
-        stream = stream + mlp.write(mlp.read(stream))
+        stream = stream + mlp.added(mlp.norm(stream))
     for block in vit.blocks[index + 1 :]:
         stream = block(stream)
     logits: Tensor = vit.forward_head(vit.norm(stream))

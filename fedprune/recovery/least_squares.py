@@ -35,7 +35,7 @@ from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, Branch, quick, start
-from fedprune.vit.refit import solve, solve_by_leave_one_out, token_weights
+from fedprune.vit.refit import Sums, solve, solve_by_leave_one_out, token_weights
 from fedprune.vit.shape import BlockKeep, BlockShape
 from fedprune.vit.stream import is_rotated, kept_stream
 from fedprune.vit.surgery import EdgeModel, cut, head_rows
@@ -45,6 +45,7 @@ ORDERS = ("sequential", "parallel")
 TARGETS = ("stream", "branch")
 HEADS = ("ridge", "leave_one_out")
 READERS = {"attention": "qkv", "mlp": "fc1"}
+WRITERS = {"attention": "proj", "mlp": "fc2"}
 
 
 @register("recovery", "least_squares")
@@ -110,18 +111,24 @@ class LeastSquares(Recovery):
         weights = [count[:, None] * of_tokens for count in image_weights]
         sequential = self.order == "sequential"
         for steps, branch, reader in _pair(whole, edge):
+            if not steps:  # nothing comes before the edge model's first branch
+                continue
+            wanted = [steps[0].norm(stream).to(stream) for stream in base]
+            if branch is None or reader is None:
+                base = _walked(base, wanted, steps)
+                continue
             streams = mine if sequential else _kept(whole, base, embed)
             origin = _kept(whole, base, embed) if sequential and self.target == "branch" else streams
-            if branch is not None and reader is not None and reader.name in self.layers:
-                reader.refit(branch, base, streams, weights, self.ridge)
-            for step in steps:
-                base = [stream + step.write(step.read(stream)) for stream in base]
-            if branch is None:
-                continue
-            inputs = [branch.read(stream) for stream in streams]
-            if {"attention": "proj", "mlp": "fc2"}[branch.kind] in self.layers:
-                wanted = [after - stream for after, stream in zip(_kept(whole, base, embed), origin, strict=True)]
-                branch.refit(*solve(*branch.effective(), inputs, wanted, weights, self.ridge))
+            read = [branch.norm(stream) for stream in streams]
+            if reader.name in self.layers:
+                reader.refit(branch, read, wanted, weights, self.ridge)
+            inputs = [branch.inside(values) for values in read]
+            base = _walked(base, wanted, steps)
+            if WRITERS[branch.kind] in self.layers:
+                sums = Sums(inputs[0].shape[-1], len(embed), positions.device)
+                for values, stream, before, count in zip(inputs, base, origin, weights, strict=True):
+                    sums.add(values, kept_stream(whole, stream, embed) - before, count)
+                branch.refit(*solve(*branch.effective(), sums, self.ridge))
             if sequential:
                 mine = [stream + branch.write(values) for stream, values in zip(mine, inputs, strict=True)]
         if "head" in self.layers and sequential and not edge.shape.distilled:
@@ -135,14 +142,15 @@ class LeastSquares(Recovery):
         wanted, inputs = [], []
         for stream, own in zip(base, mine, strict=True):
             features = vit.forward_head(vit.norm(stream), pre_logits=True)
-            wanted.append(vit.head(features)[:, None, rows].to(stream))
-            inputs.append(model.forward_head(model.norm(own), pre_logits=True)[:, None].to(stream))
+            wanted.append(vit.head(features)[:, rows].to(stream))
+            inputs.append(model.forward_head(model.norm(own), pre_logits=True).to(stream))
         weight, bias = model.head.weight.double(), model.head.bias.double()
+        seen, answers, often = torch.cat(inputs), torch.cat(wanted), torch.cat(tuple(counts))
         if self.head == "leave_one_out":
-            seen, answers = (torch.cat(batches)[:, 0] for batches in (inputs, wanted))
-            weight, bias, _ = solve_by_leave_one_out(weight, bias, seen, answers, torch.cat(tuple(counts)))
+            weight, bias, _ = solve_by_leave_one_out(weight, bias, seen, answers, often)
         else:
-            weight, bias = solve(weight, bias, inputs, wanted, [count[:, None] for count in counts], self.ridge)
+            sums = Sums(seen.shape[-1], answers.shape[-1], seen.device).add(seen, answers, often)
+            weight, bias = solve(weight, bias, sums, self.ridge)
         _set(model.head, weight, bias)
 
 
@@ -152,35 +160,40 @@ class _Reader:
 
     Attributes:
         name: `"qkv"` or `"fc1"`.
-        norm: The base's norm in front of it.
         layer: The base's layer.
         rows: Kept rows.
         as_cut: Its weight in the edge model when nothing but a cut has been done.
     """
 
     name: str
-    norm: nn.Module
     layer: nn.Linear
     rows: Tensor
     as_cut: Tensor
 
     def refit(
-        self,
-        branch: Branch,
-        base: list[Tensor],
-        streams: list[Tensor],
-        weights: list[Tensor],
-        ridge: float,
+        self, branch: Branch, read: list[Tensor], wanted: list[Tensor], weights: list[Tensor], ridge: float
     ) -> None:
-        """Make the edge model's layer say on `streams` what the base's says on its own, unless its weights differ."""
+        """Make the edge model's layer say of `read` what the base's says of `wanted`, unless its weights differ."""
         mine: nn.Linear = getattr(branch.body, self.name)
         if not torch.equal(mine.weight, self.as_cut):
             return
         rows = self.rows.to(mine.weight.device)
         through = self.layer.weight[rows].double(), self.layer.bias[rows].double()
-        wanted = [self.norm(stream).to(stream) for stream in base]
-        inputs = [branch.norm(stream) for stream in streams]
-        _set(mine, *solve(mine.weight.double(), mine.bias.double(), inputs, wanted, weights, ridge, through))
+        sums = Sums(mine.in_features, self.layer.in_features, rows.device)
+        for batch in zip(read, wanted, weights, strict=True):
+            sums.add(*batch)
+        _set(mine, *solve(mine.weight.double(), mine.bias.double(), sums, ridge, through))
+
+
+def _walked(streams: list[Tensor], normed: list[Tensor], steps: list[Branch]) -> list[Tensor]:
+    """Return streams behind the base's branches `steps`, the first of which reads `normed`."""
+    walked = []
+    for stream, values in zip(streams, normed, strict=True):
+        stream = stream + steps[0].added(values)
+        for step in steps[1:]:
+            stream = stream + step.added(step.norm(stream))
+        walked.append(stream)
+    return walked
 
 
 def _kept(base: Base, streams: list[Tensor], embed: IntArray) -> list[Tensor]:
@@ -217,7 +230,7 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
                 steps, current = [], mine
                 rows = _rows(kind, base.shape.blocks[index], keeps[index])
                 as_cut, layer = (_reading(block, kind) for block in (kept[index][1], sources[index]))
-                reader = _Reader(READERS[kind], step.norm, layer, rows, as_cut.weight)
+                reader = _Reader(READERS[kind], layer, rows, as_cut.weight)
             if step is not None:
                 steps.append(step)
     yield steps, current, reader

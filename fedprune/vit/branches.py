@@ -44,17 +44,26 @@ class Branch:
 
     def read(self, stream: Tensor) -> Tensor:
         """Return what the writer reads: (images, tokens, embed) -> (images, tokens, writer inputs)."""
-        seen: list[Tensor] = []
-        handle = self.writer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        return self.inside(self.norm(stream))
+
+    def inside(self, normed: Tensor) -> Tensor:
+        """Return what the writer reads where the branch reads `normed`, the writer itself left out."""
+        writer = self.writer
+        setattr(self.body, _WRITERS[self.kind], nn.Identity())
         try:
-            self.body(self.norm(stream))
+            inputs: Tensor = self.body(normed)
         finally:
-            handle.remove()
-        return seen[0]
+            setattr(self.body, _WRITERS[self.kind], writer)
+        return inputs
 
     def write(self, inputs: Tensor) -> Tensor:
         """Return what the branch adds to the stream for the writer's `inputs`."""
         added: Tensor = self.gain(self.writer(inputs))
+        return added
+
+    def added(self, normed: Tensor) -> Tensor:
+        """Return what the branch adds to the stream where it reads `normed`."""
+        added: Tensor = self.gain(self.body(normed))
         return added
 
     def refit(self, weight: Tensor, bias: Tensor) -> None:

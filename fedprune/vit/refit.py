@@ -7,6 +7,8 @@ from fedprune.vit.shape import Shape
 
 PULLS = tuple(10 ** (power / 2) for power in range(8, -7, -1))  # relative ridges to choose from, strongest first
 
+STRIP = 128  # rows of a scatter that are made at a time
+
 
 def token_weights(shape: Shape, class_token: float) -> Tensor:
     """Return (tokens,) weights: that of class and distillation token in models that classify by them, 1 elsewhere."""
@@ -16,54 +18,89 @@ def token_weights(shape: Shape, class_token: float) -> Tensor:
     return weights
 
 
-def centred_scatter(inputs: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the scatter (inputs, inputs) about the mean, and the mean (inputs,), in float64; see `solve`."""
-    sums = [
-        _sums(values.to(count.dtype), values[..., :0].to(count.dtype), count)
-        for values, count in zip(inputs, weights, strict=True)
-    ]
-    square, _, first, _, total = (torch.stack(batches).sum(0) for batches in zip(*sums, strict=True))
-    mean = first / total
-    return square - total * torch.outer(mean, mean), mean
+class Sums:
+    """Weighted sums over tokens, of z z^T, z t^T, z, t and 1: all that a refit asks of a layer's inputs and outputs.
+
+    z is what a layer reads, t what it should say. Products of a batch are made in the precision of t, and added up in
+    float64. Of z z^T, which is symmetric, only the upper triangle is made, a strip of rows at a time.
+
+    Args:
+        inputs: Width of z.
+        outputs: Width of t; 0 where only the scatter of z is wanted.
+        device: Where the tokens are.
+    """
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(size, dtype=torch.float64, device=device)
+
+        self._square, self._cross = zeros(inputs, inputs), zeros(inputs, outputs)
+        self._first, self._second, self._total = zeros(inputs), zeros(outputs), zeros()
+
+    def add(self, values: Tensor, wanted: Tensor, counts: Tensor) -> "Sums":
+        """Add a batch.
+
+        Args:
+            values: (..., inputs), any number of tokens.
+            wanted: (..., outputs)
+            counts: (...) how much each token counts.
+        """
+        counts = counts.to(wanted.dtype).flatten()
+        values, wanted = values.to(wanted.dtype).flatten(0, -2), wanted.flatten(0, -2)
+        weighted = (values * counts[:, None]).T
+        with torch.autocast(values.device.type, enabled=False):
+            for row in range(0, len(weighted), STRIP):
+                self._square[row : row + STRIP, row:] += weighted[row : row + STRIP] @ values[:, row:]
+            self._cross += weighted @ wanted
+            self._first += weighted.sum(1)
+            self._second += counts @ wanted
+            self._total += counts.sum()
+        return self
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of z (inputs,)."""
+        return self._first / self._total
+
+    @property
+    def mean_wanted(self) -> Tensor:
+        """The mean of t (outputs,)."""
+        return self._second / self._total
+
+    @property
+    def scatter(self) -> Tensor:
+        """The scatter of z about its mean (inputs, inputs)."""
+        square = self._square.triu() + self._square.triu(1).T
+        return square.addr_(self._first, self.mean, alpha=-1)
+
+    @property
+    def cross(self) -> Tensor:
+        """The scatter of z and t about their means (inputs, outputs)."""
+        return self._cross.addr(self._first, self.mean_wanted, alpha=-1)
 
 
 def solve(
-    weight: Tensor,
-    bias: Tensor,
-    inputs: list[Tensor],
-    wanted: list[Tensor],
-    weights: list[Tensor],
-    ridge: float,
-    through: tuple[Tensor, Tensor] | None = None,
+    weight: Tensor, bias: Tensor, sums: Sums, ridge: float, through: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the weight and bias of the least-squares refit, in float64.
 
     Args:
         weight: (outputs, inputs) to start from, float64.
         bias: (outputs,)
-        inputs: Batches (images, tokens, inputs).
-        wanted: Batches (images, tokens, outputs); or (images, tokens, values) of what `through` makes outputs from.
-        weights: Batches (images, tokens): how much each token counts.
+        sums: Over what the layer reads and what it should say; or over what `through` makes outputs from.
         ridge: Relative to the mean diagonal of the inputs' scatter.
-        through: Weight (outputs, values) and bias (outputs,) of a linear layer that `wanted` goes through, float64. The
-            sums are over its values then, of which there are fewer than outputs in the layers that read a stream.
+        through: Weight (outputs, values) and bias (outputs,) of a linear layer that the sums' t goes through, float64;
+            the sums are over its values then, of which there are fewer than outputs in the layers that read a stream.
     """
-    sums = [
-        _sums(values.to(target.dtype), target, count)
-        for values, target, count in zip(inputs, wanted, weights, strict=True)
-    ]
-    square, product, first, second, total = (torch.stack(batches).sum(0) for batches in zip(*sums, strict=True))
-    mean, mean_wanted = first / total, second / total
-    scatter = square - total * torch.outer(mean, mean)
-    cross = product - total * torch.outer(mean, mean_wanted)
+    scatter, cross, mean_wanted = sums.scatter, sums.cross, sums.mean_wanted
     if through is not None:
         cross, mean_wanted = cross @ through[0].T, through[0] @ mean_wanted + through[1]
     penalty = ridge * scatter.diagonal().mean()
-    if penalty > 0:
-        lifted = scatter + penalty * torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
-        change = torch.cholesky_solve(cross - scatter @ weight.T, torch.linalg.cholesky(lifted))
-        weight = weight + change.T
-    return weight, mean_wanted - weight @ mean
+    if penalty > 0:  # the minimum solves (scatter + penalty) W^T = cross + penalty W_cut^T
+        scatter.diagonal().add_(penalty)
+        pulled = cross.add_(penalty * weight.T)
+        weight = torch.cholesky_solve(pulled, torch.linalg.cholesky(scatter)).T
+    return weight, mean_wanted - weight @ sums.mean
 
 
 def solve_by_leave_one_out(
@@ -116,13 +153,3 @@ def solve_by_leave_one_out(
 def _divergence(answers: Tensor, logits: Tensor, counts: Tensor) -> float:
     """Return the mean divergence from log-probabilities to logits, both (images, classes)."""
     return float(counts @ (answers.exp() * (answers - logits.log_softmax(1))).sum(1))
-
-
-def _sums(values: Tensor, target: Tensor, count: Tensor) -> tuple[Tensor, ...]:
-    """Return one batch's weighted sums of z z^T, z t^T, z, t and 1, added up in the batch's own precision."""
-    count = count.to(target.dtype).flatten()
-    values, target = values.flatten(0, 1), target.flatten(0, 1)
-    weighted = (values * count[:, None]).T
-    with torch.autocast(values.device.type, enabled=False):
-        sums = weighted @ values, weighted @ target, weighted.sum(1), count @ target, count.sum()
-    return tuple(part.double() for part in sums)

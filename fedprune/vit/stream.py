@@ -86,11 +86,12 @@ def mean_free(width: int) -> Tensor:
 
 def kept_stream(base: Base, stream: Tensor, embed: IntArray) -> Tensor:
     """Return what an edge model with the dimensions `embed` has of the base's stream (..., D), as (..., k)."""
-    kept = stream.index_select(-1, torch.from_numpy(embed).to(stream.device))
+    if len(embed) < stream.shape[-1]:
+        stream = stream.index_select(-1, torch.from_numpy(embed).to(stream.device))
     if not is_rotated(base):
-        return kept
+        return stream
     with torch.autocast(stream.device.type, enabled=False):  # a stream is never rounded to bf16
-        return kept @ _to_plain(len(embed), base.shape.embed)[0].T.to(kept)
+        return stream @ _to_plain(len(embed), base.shape.embed)[0].T.to(stream)
 
 
 def to_plain_norm(tensors: dict[str, Tensor], width: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedprune.data.glyphs import Glyphs
 from fedprune.devices.budget import Budget
 from fedprune.pruning.method import Method
 from fedprune.pruning.uvc import UVC
@@ -15,14 +16,23 @@ from fedprune.recovery import least_squares
 from fedprune.recovery.least_squares import LAYERS, LeastSquares
 from fedprune.testing.tasks import half_of, random_base, task_of
 from fedprune.vit.base import Base
+from fedprune.vit.base_file import load_base
+from fedprune.vit.base_glyphs import PACKAGED
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.precision import autocast
-from fedprune.vit.refit import PULLS, solve, solve_by_leave_one_out
+from fedprune.vit.refit import PULLS, Sums, solve, solve_by_leave_one_out
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
 
 EXACT = 1e-10
+
+
+def sums_of(inputs: list[torch.Tensor], wanted: list[torch.Tensor], counts: list[torch.Tensor]) -> Sums:
+    sums = Sums(inputs[0].shape[-1], wanted[0].shape[-1])
+    for batch in zip(inputs, wanted, counts, strict=True):
+        sums.add(*batch)
+    return sums
 
 
 @given(st.integers(0, 10_000), st.floats(1e-4, 10))
@@ -33,7 +43,7 @@ def test_solve_is_the_minimum_of_the_stated_loss(seed: int, ridge: float) -> Non
     inputs = [torch.randn(2, 4, 5, generator=draw, dtype=torch.float64) + 2 for _ in range(2)]
     wanted = [torch.randn(2, 4, 3, generator=draw, dtype=torch.float64) for _ in range(2)]
     counts = [torch.randint(1, 4, (2, 4), generator=draw) for _ in range(2)]
-    new, shift = solve(weight, bias, inputs, wanted, counts, ridge)
+    new, shift = solve(weight, bias, sums_of(inputs, wanted, counts), ridge)
 
     # The same problem as one ordinary least squares: repeated rows, penalty rows, centred columns.
     repeats = torch.cat(counts).flatten()
@@ -47,13 +57,42 @@ def test_solve_is_the_minimum_of_the_stated_loss(seed: int, ridge: float) -> Non
     np.testing.assert_allclose(shift.numpy(), t.mean(0) - expected @ z.mean(0), atol=EXACT)
 
 
+def test_sums_in_single_precision_of_small_integers_are_exact() -> None:
+    """Wider than a strip of the scatter, so that what is mirrored is looked at too."""
+    draw = torch.Generator().manual_seed(0)
+    inputs, wanted = ([torch.randint(-4, 5, (2, 5, width), generator=draw) for _ in range(3)] for width in (300, 7))
+    counts = [torch.randint(1, 9, (2, 5), generator=draw) for _ in range(3)]
+    sums = sums_of([values.float() for values in inputs], [values.float() for values in wanted], counts)
+    z, t, count = (torch.cat(parts).flatten(0, 1).double() for parts in (inputs, wanted, counts))
+    mean, mean_wanted = count @ z / count.sum(), count @ t / count.sum()
+    torch.testing.assert_close(sums.scatter, (z - mean).T @ ((z - mean) * count[:, None]), rtol=0, atol=EXACT)
+    torch.testing.assert_close(sums.cross, (z - mean).T @ ((t - mean_wanted) * count[:, None]), rtol=0, atol=EXACT)
+    assert torch.equal(sums.mean, mean)
+    assert torch.equal(sums.mean_wanted, mean_wanted)
+
+
+@pytest.mark.parametrize("cut_away", ["neurons", "v", "embed"])
+def test_single_precision_refits_a_trained_base_as_double_precision_does(cut_away: str) -> None:
+    images = Glyphs(train_per_class=1, test_per_class=1).load().train
+    base = load_base(PACKAGED)
+    exact = replace(base, model=copy.deepcopy(base.model).double())
+    keep = half_of(base.shape, cut_away)
+    task = replace(task_of(random_base(dtype=torch.float32)), base=base, images=images, proxy=np.arange(64))
+    found, wanted = (
+        LeastSquares().recover(cut(each, keep), replace(task, base=each)).model.state_dict() for each in (base, exact)
+    )
+    for name, value in wanted.items():
+        assert (found[name] - value).norm() <= 2e-3 * value.norm(), name
+
+
 def test_targets_behind_a_linear_layer_are_as_good_as_its_outputs() -> None:
     draw = torch.Generator().manual_seed(0)
     weight, bias, outer, shift = (torch.randn(size, generator=draw).double() for size in ((6, 5), (6,), (6, 3), (6,)))
     inputs, behind = ([torch.randn(2, 4, width, generator=draw).double() for _ in range(2)] for width in (5, 3))
     counts = [torch.randint(1, 4, (2, 4), generator=draw) for _ in range(2)]
-    expected = solve(weight, bias, inputs, [values @ outer.T + shift for values in behind], counts, 0.1)
-    found = solve(weight, bias, inputs, behind, counts, 0.1, (outer, shift))
+    outputs = [values @ outer.T + shift for values in behind]
+    expected = solve(weight, bias, sums_of(inputs, outputs, counts), 0.1)
+    found = solve(weight, bias, sums_of(inputs, behind, counts), 0.1, (outer, shift))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=EXACT)
 
@@ -111,7 +150,7 @@ def test_the_head_is_refitted_where_images_suffice_and_left_alone_where_they_do_
 def test_one_constant_input_leaves_the_weights_and_moves_the_bias() -> None:
     weight, bias = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     inputs, wanted = [torch.ones(1, 3, 2, dtype=torch.float64)], [torch.full((1, 3, 2), 5.0, dtype=torch.float64)]
-    new, shift = solve(weight, bias, inputs, wanted, [torch.ones(1, 3)], 1e-2)
+    new, shift = solve(weight, bias, sums_of(inputs, wanted, [torch.ones(1, 3)]), 1e-2)
     assert torch.equal(new, weight)
     assert torch.equal(shift, torch.full((2,), 4.0, dtype=torch.float64))
 
