@@ -24,7 +24,6 @@ from fedprune.evidence.directions import stream_directions
 from fedprune.evidence.measure import Pass, family_width, measure
 from fedprune.evidence.statistics import centre, statistic_named
 from fedprune.vit.base import Base
-from fedprune.vit.precision import takes_bf16
 from fedprune.vit.units import Units, unpack
 
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
@@ -44,7 +43,7 @@ class Evidence:
         loss: Which loss is differentiated, see `losses.image_losses`.
         classes: The sub-classifier's classes if the loss asks only these; such rows cannot be shared by devices
             with other classes, each of whom pays a pass of its own.
-        precision: `bf16` (autocast), `fp32`, `fp64`, or `auto`: bf16 where it is the faster one.
+        precision: `fp32`, `bf16` (autocast) or `fp64`.
         batch_size: Images a batch.
         device: Where torch computes.
     """
@@ -58,13 +57,11 @@ class Evidence:
         images_id: str,
         loss: str = "labels",
         classes: tuple[int, ...] | None = None,
-        precision: str = "auto",
+        precision: str = "fp32",
         batch_size: int = 32,
         device: str = "cpu",
     ) -> None:
         self.base, self.images = base, images
-        if precision == "auto":
-            precision = "bf16" if takes_bf16(precision, base.shape.embed, device) else "fp32"
         self.how = Pass(loss, classes, precision, batch_size, device)
         self._measured = 0
         self._cache, self._images_id = cache, images_id

@@ -79,5 +79,6 @@ def _linear_cka(first: Tensor, second: Tensor) -> Tensor:
     def inner(left: Tensor, right: Tensor) -> Tensor:
         return (left.transpose(1, 2) @ right).square().sum((1, 2))
 
-    scale = (inner(first, first) * inner(second, second)).sqrt()
-    return inner(first, second) / scale.clamp_min(torch.finfo(first.dtype).tiny)
+    with torch.autocast(first.device.type, enabled=False):  # squares of squares: bf16 has too few digits
+        scale = (inner(first, first) * inner(second, second)).sqrt()
+        return inner(first, second) / scale.clamp_min(torch.finfo(first.dtype).tiny)

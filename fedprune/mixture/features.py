@@ -24,7 +24,7 @@ def extract(
     indices: IntArray,
     kind: str = "cls",
     batch_size: int = 64,
-    precision: str = "auto",
+    precision: str = "fp32",
     device: str = "cpu",
 ) -> FeatureArray:
     """Compute features of the images at `indices`.
@@ -37,7 +37,7 @@ def extract(
             `"block-3"`, the class token after block 3 (counted from 0), passed through the final norm. A base without
             a class token has the mean patch token in its place, which is what its head reads.
         batch_size: Images a forward pass.
-        precision: `"bf16"`, `"fp32"` or `"auto"`, as in `fedprune.vit.base.autocast`.
+        precision: `"fp32"` or `"bf16"`, as in `fedprune.vit.precision`.
         device: Where the base runs.
 
     Returns:

@@ -116,7 +116,7 @@ def split_budget(
     teacher: Base | None = None,
     splitting: Splitting | None = None,
     latency: LatencyModel | None = None,
-    precision: str = "auto",
+    precision: str = "fp32",
 ) -> Split:
     """Derive an edge model with a token reducer inside that meets the task's budget with both together.
 

@@ -27,7 +27,7 @@ class OwnImages:
     preprocess: Preprocess
     classes: tuple[int, ...]
     seed: int
-    precision: str = "auto"
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def measure(
     images: ImageSet,
     indices: IntArray,
     batch_size: int = 32,
-    precision: str = "auto",
+    precision: str = "fp32",
 ) -> Measured:
     """Run `model` on `indices` of `images`."""
     logits, macs = [], []

@@ -155,7 +155,7 @@ def predict(
     images: ImageSet,
     indices: IntArray,
     batch_size: int = 64,
-    precision: str = "auto",
+    precision: str = "fp32",
     device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Return the model's logits for `indices` of `images`, as (len(indices), classes) float32.

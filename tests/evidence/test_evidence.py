@@ -45,15 +45,16 @@ def test_mean_is_the_weighted_mean_of_rows(tmp_path):
     np.testing.assert_allclose(pack(evidence.mean("taylor_abs", indices, weights)), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("statistic", STATISTICS)
-def test_a_device_is_bit_equal_alone_with_others_and_in_any_order(tmp_path, statistic):
+def test_a_device_is_bit_equal_alone_with_others_and_in_any_order(tmp_path, statistic, precision):
     generator = np.random.default_rng(0)
     proxies = [generator.choice(40, 9, replace=False) for _ in range(10)]
-    alone = make_evidence(tmp_path / "alone").mean_row(statistic, proxies[3])
-    together = make_evidence(tmp_path / "together")
+    alone = make_evidence(tmp_path / "alone", precision=precision).mean_row(statistic, proxies[3])
+    together = make_evidence(tmp_path / "together", precision=precision)
     together.prepare(np.concatenate(proxies), (statistic,))
     assert np.array_equal(together.mean_row(statistic, proxies[3][::-1]), alone)
-    backwards = make_evidence(tmp_path / "backwards")
+    backwards = make_evidence(tmp_path / "backwards", precision=precision)
     means = [backwards.mean_row(statistic, proxy) for proxy in reversed(proxies)]
     assert np.array_equal(means[6], alone)
 
