@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedprune.core.registry import register
+from fedprune.data.images import IntArray
 from fedprune.mixture.density import responsibilities
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, add_noise
+from fedprune.privacy.gaussian import GaussianMechanism, Query, Questions
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Records, Release
+from fedprune.privacy.mechanism import Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
 
 
@@ -39,15 +40,18 @@ class Anchored(GaussianMechanism):
         """Return the most components of a release."""
         return len(space.anchors.weights)
 
-    def release(self, records: Records) -> Release:
-        """Release the noisy statistic and rebuild a mixture from it."""
-        space, points = records.space, records.points
+    def ask(self, space: FeatureSpace, class_count: int | None) -> Questions:
+        """Ask for the statistic under the anchors, and rebuild a mixture from it."""
         anchors, variances = space.anchors, anchor_variances(space.anchors)
         radius = local_radius(anchors)
-        total = statistic(points, responsibilities(anchors, points), anchors.means, radius, self.scales, self.spherical)
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = add_noise(total, deviation, records.noise_seed, self.noise_seed)
-        noisy = moments(total, points.shape[1], radius, self.scales, deviation)
+
+        def total(points: FloatArray, labels: IntArray | None) -> FloatArray:
+            belongs = responsibilities(anchors, points)
+            return statistic(points, belongs, anchors.means, radius, self.scales, self.spherical)
+
+        released = yield Query(total, deviation)
+        noisy = moments(released, anchors.means.shape[1], radius, self.scales, deviation)
         mixture = rebuild(noisy, anchors.means, variances, self.significance, space.radius, space.variance)
         entry = LedgerEntry(
             "mixture", "anchored", radius, self.scales.sensitivity, deviation, 1, self.epsilon, self.delta

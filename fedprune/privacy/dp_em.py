@@ -1,20 +1,22 @@
 """Expectation-maximisation with noise in every round."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
+from fedprune.data.images import IntArray
 from fedprune.mixture.density import responsibilities
 from fedprune.mixture.em import fit_cells
 from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, Mixture
+from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 from fedprune.privacy.anchored import anchor_variances, local_radius
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, add_noise
+from fedprune.privacy.gaussian import GaussianMechanism, Query, Questions
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Records, Release
+from fedprune.privacy.mechanism import Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
 
 
@@ -50,18 +52,16 @@ class NoisyExpectationMaximisation(GaussianMechanism):
         """Return the most components of a release."""
         return self.components
 
-    def release(self, records: Records) -> Release:
-        """Run T noisy rounds; all of them are seen by whoever sees the last."""
-        space, points = records.space, records.points
+    def ask(self, space: FeatureSpace, class_count: int | None) -> Questions:
+        """Ask for the statistic under the last model T times; all answers are seen by whoever sees the last."""
         mixture = public_start(space, self.components)
         deviation = noise_multiplier(self.epsilon, self.delta, self.rounds) * self.scales.sensitivity
         images = 1
         for turn in range(self.rounds):
             radius = local_radius(mixture)  # of the last release, therefore public
-            belongs = responsibilities(mixture, points)
-            total = statistic(points, belongs, mixture.means, radius, self.scales, spherical=True)
-            total = add_noise(total, deviation, records.noise_seed, self.noise_seed, turn)
-            noisy = moments(total, points.shape[1], radius, self.scales, deviation)
+            total = partial(_total, mixture, radius, self.scales)
+            released = yield Query(total, deviation, (turn,))
+            noisy = moments(released, mixture.means.shape[1], radius, self.scales, deviation)
             images = max(1, round(float(noisy.counts.sum())))
             variances = anchor_variances(mixture)
             mixture = rebuild(noisy, mixture.means, variances, self.significance, space.radius, space.variance)
@@ -69,6 +69,10 @@ class NoisyExpectationMaximisation(GaussianMechanism):
             "mixture", "dp_em", None, self.scales.sensitivity, deviation, self.rounds, self.epsilon, self.delta
         )
         return Release(mixture, images, (entry,))
+
+
+def _total(model: Mixture, radius: float, scales: Scales, points: FloatArray, labels: IntArray | None) -> FloatArray:
+    return statistic(points, responsibilities(model, points), model.means, radius, scales, spherical=True)
 
 
 def public_start(space: FeatureSpace, components: int) -> Mixture:

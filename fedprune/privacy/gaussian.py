@@ -1,12 +1,15 @@
-"""What all mechanisms with a proof share: a target (epsilon, delta) and noise from one function."""
+"""What all mechanisms with a proof share: they see records only through sums with Gaussian noise from one function."""
 
+from abc import abstractmethod
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from fedprune.core.random import stream
-from fedprune.mixture.mixture import FloatArray
+from fedprune.data.images import IntArray
+from fedprune.mixture.mixture import FeatureSpace, FloatArray
 from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.discrete import add_discrete_gaussian
-from fedprune.privacy.mechanism import Mechanism
+from fedprune.privacy.mechanism import Mechanism, Records, Release
 
 
 def add_noise(values: FloatArray, deviation: float, seed: int | None, *purpose: str | int) -> FloatArray:
@@ -18,6 +21,24 @@ def add_noise(values: FloatArray, deviation: float, seed: int | None, *purpose: 
     if seed is None:
         return add_discrete_gaussian(values, deviation)
     return values + stream(seed, "noise", *purpose).normal(0.0, deviation, values.shape)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sum over records that a mechanism asks for.
+
+    Attributes:
+        total: Of (n, d) points and their (n,) labels, where there are any: a sum over records of any shape.
+        deviation: Of the noise that is added to every number of it.
+        purpose: What names its noise among the mechanism's queries; nothing where there is but one.
+    """
+
+    total: Callable[[FloatArray, IntArray | None], FloatArray]
+    deviation: float
+    purpose: tuple[int, ...] = ()
+
+
+Questions = Generator[Query, FloatArray, Release]
 
 
 @dataclass(frozen=True)
@@ -37,3 +58,33 @@ class GaussianMechanism(Mechanism):
     def __post_init__(self) -> None:
         """Refuse values that have no noise."""
         noise_multiplier(self.epsilon, self.delta)
+
+    @abstractmethod
+    def ask(self, space: FeatureSpace, class_count: int | None) -> Questions:
+        """Ask for sums over the records one by one, and make the release of the noisy answers.
+
+        Records are seen through the answers alone, so what the answers protect the release protects.
+
+        Raises:
+            DataError: labels are needed and not there.
+        """
+
+    def release(self, records: Records) -> Release:
+        """Answer every question with noise, and return what follows."""
+
+        def noisy(query: Query) -> FloatArray:
+            total = query.total(records.points, records.labels)
+            return add_noise(total, query.deviation, records.noise_seed, self.noise_seed, *query.purpose)
+
+        return answer(self.ask(records.space, records.class_count), noisy)
+
+
+def answer(questions: Questions, respond: Callable[[Query], FloatArray]) -> Release:
+    """Answer a mechanism's questions to their end, and return what it releases."""
+    query = next(questions)
+    while True:
+        try:
+            query = questions.send(respond(query))
+        except StopIteration as end:
+            release: Release = end.value
+            return release

@@ -6,12 +6,13 @@ import numpy as np
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
+from fedprune.data.images import IntArray
 from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace
+from fedprune.mixture.mixture import FeatureSpace, FloatArray
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, add_noise
+from fedprune.privacy.gaussian import GaussianMechanism, Query, Questions
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Records, Release
+from fedprune.privacy.mechanism import Release
 from fedprune.privacy.moments import Scales, moments, rebuild, statistic
 
 
@@ -37,17 +38,22 @@ class PerClassGaussian(GaussianMechanism):
         """Return the most components of a release."""
         return class_count
 
-    def release(self, records: Records) -> Release:
-        """Release the noisy statistic of every class and rebuild a mixture from those that stand out."""
-        space, points, labels, class_count = records.space, records.points, records.labels, records.class_count
-        if labels is None or class_count is None:
-            raise DataError("The mechanism 'per_class_gaussian' needs the device's labels. Choose 'anchored' instead.")
-        belongs = np.eye(class_count)[labels].reshape(len(labels), class_count)
-        centres = np.zeros((class_count, points.shape[1]))
-        total = statistic(points, belongs, centres, space.radius, self.scales, spherical=True)
+    def ask(self, space: FeatureSpace, class_count: int | None) -> Questions:
+        """Ask for the statistic of every class, and rebuild a mixture from those that stand out."""
         deviation = noise_multiplier(self.epsilon, self.delta) * self.scales.sensitivity
-        total = add_noise(total, deviation, records.noise_seed, self.noise_seed)
-        noisy = moments(total, points.shape[1], space.radius, self.scales, deviation)
+        classes, dimensions = class_count or 0, space.anchors.means.shape[1]
+        centres = np.zeros((classes, dimensions))
+
+        def total(points: FloatArray, labels: IntArray | None) -> FloatArray:
+            if labels is None or class_count is None:
+                raise DataError(
+                    "The mechanism 'per_class_gaussian' needs the device's labels. Choose 'anchored' instead."
+                )
+            belongs = np.eye(classes)[labels].reshape(len(labels), classes)
+            return statistic(points, belongs, centres, space.radius, self.scales, spherical=True)
+
+        released = yield Query(total, deviation)
+        noisy = moments(released, dimensions, space.radius, self.scales, deviation)
         prior = np.full_like(centres, space.variance)
         mixture = rebuild(noisy, centres, prior, self.significance, space.radius, space.variance)
         entry = LedgerEntry(

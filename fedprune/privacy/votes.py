@@ -6,12 +6,13 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin
 
 from fedprune.core.registry import register
+from fedprune.data.images import IntArray
 from fedprune.mixture.fit import MixtureFit
-from fedprune.mixture.mixture import FeatureSpace, Mixture
+from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 from fedprune.privacy.calibration import noise_multiplier
-from fedprune.privacy.gaussian import GaussianMechanism, add_noise
+from fedprune.privacy.gaussian import GaussianMechanism, Query, Questions
 from fedprune.privacy.ledger import LedgerEntry
-from fedprune.privacy.mechanism import Records, Release
+from fedprune.privacy.mechanism import Release
 
 
 @register("mechanism", "votes")
@@ -32,15 +33,15 @@ class Votes(GaussianMechanism):
         """Return the most components of a release."""
         return len(space.centroids.weights)
 
-    def release(self, records: Records) -> Release:
-        """Count, add noise, and keep the cells that stand out."""
-        cells, points = records.space.centroids, records.points
-        deviation = noise_multiplier(self.epsilon, self.delta)
-        counts = np.zeros(len(cells.means))
-        if len(points):
-            nearest = pairwise_distances_argmin(points, cells.means)
-            counts = np.bincount(nearest, minlength=len(counts)).astype(np.float64)
-        counts = add_noise(counts, deviation, records.noise_seed, self.noise_seed)
+    def ask(self, space: FeatureSpace, class_count: int | None) -> Questions:
+        """Ask for the count of every cell, and keep the cells that stand out."""
+        cells, deviation = space.centroids, noise_multiplier(self.epsilon, self.delta)
+
+        def count(points: FloatArray, labels: IntArray | None) -> FloatArray:
+            nearest = pairwise_distances_argmin(points, cells.means) if len(points) else []
+            return np.bincount(nearest, minlength=len(cells.means)).astype(np.float64)
+
+        counts = yield Query(count, deviation)
         kept = np.flatnonzero(counts > self.significance * deviation)
         if len(kept) == 0:
             kept = np.array([np.argmax(counts)])
