@@ -23,7 +23,7 @@ from fedprune.protocol.storage import StoredModel
 from fedprune.study.measurement import Measurement, Number
 from fedprune.vit.shape import Shape
 
-ABOUT_RECORDS = ("membership", "lira", "nearest", "audit")  # epsilon says nothing about labels or devices
+ABOUT_RECORDS = ("membership", "lira", "nearest", "audit", "two_worlds")  # epsilon says nothing about labels or devices
 
 
 @register("measurement", "attack")

@@ -1,4 +1,4 @@
-"""Every epsilon that is claimed is attacked from below: by neighbours run many times, and by canaries in one run."""
+"""Every epsilon that is claimed is attacked from below: by neighbours, by canaries, by a matched filter."""
 
 import math
 
@@ -7,9 +7,13 @@ import pytest
 from scipy.stats import binomtest
 
 from fedprune.attacks.audit import Audit, epsilon_lower, p_value
+from fedprune.attacks.two_worlds import TwoWorlds, epsilon_between
+from fedprune.core.errors import ConfigError
 from fedprune.mixture.density import log_density
 from fedprune.mixture.gmm import GaussianMixtureFit
+from fedprune.privacy import votes
 from fedprune.privacy.anchored import Anchored
+from fedprune.privacy.calibration import noise_multiplier
 from fedprune.privacy.dp_em import NoisyExpectationMaximisation
 from fedprune.privacy.gaussian import GaussianMechanism
 from fedprune.privacy.mechanism import Records
@@ -108,3 +112,50 @@ def test_random_guesses_rarely_prove_anything() -> None:
     generator = np.random.default_rng(0)
     bounds = [epsilon_lower(100, 100, int(generator.binomial(100, 0.5)), 1e-5) for _ in range(300)]
     assert np.mean(np.array(bounds) > 0) <= 0.06
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "epsilon"),
+    [
+        (PerClassGaussian, 4.0),
+        (PerClassGaussian, 8.0),
+        *(
+            pytest.param(mechanism, epsilon, marks=pytest.mark.slow)
+            for mechanism in (Anchored, Votes, NoisyExpectationMaximisation)
+            for epsilon in (4.0, 8.0)
+        ),
+    ],
+)
+def test_a_matched_filter_proves_more_than_canaries_and_no_more_than_the_claim(
+    digits: Digits, mechanism: type[GaussianMechanism], epsilon: float
+) -> None:
+    options = {"rounds": 2} if mechanism is NoisyExpectationMaximisation else {}
+    case = digits.case(0, 20, FIT, mechanism(epsilon=epsilon, **options))
+    bound = TwoWorlds(trials=600).run([case])[0].figures["epsilon_lower"]
+    assert {4.0: 0.5, 8.0: 0.98}[epsilon] < bound <= epsilon
+    assert Audit(canaries=20, repetitions=5).run([case])[0].figures["epsilon_lower"] < bound
+
+
+def test_a_matched_filter_finds_too_little_noise(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = digits.case(0, 20, FIT, Votes(epsilon=1.0))
+    assert TwoWorlds(trials=300).run([case])[0].figures["epsilon_lower"] <= 1.0
+    monkeypatch.setattr(votes, "noise_multiplier", lambda epsilon, delta: noise_multiplier(epsilon, delta) / 8)
+    assert TwoWorlds(trials=300).run([case])[0].figures["epsilon_lower"] > 1.0
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 4.0])
+def test_the_bound_of_two_worlds_is_exceeded_as_rarely_as_it_says(epsilon: float) -> None:
+    """Randomised response is (epsilon, 0)-private and no more: the sharpest case for a threshold."""
+    generator, chance, trials = np.random.default_rng(0), 1 / (1 + math.exp(-epsilon)), 500
+    drawn = generator.binomial(trials, [chance, 1 - chance], (2000, 2))
+    bounds = np.array([epsilon_between(int(right), int(false), trials, 0.0, 0.95) for right, false in drawn])
+    assert (bounds > epsilon).mean() <= 0.05
+    assert bounds.mean() > 0.7 * epsilon - 0.2
+
+
+def test_two_worlds_needs_noise_and_trials(digits: Digits) -> None:
+    with pytest.raises(ConfigError, match="add noise"):
+        TwoWorlds(trials=2).run([digits.case(0, 20, FIT)])
+    with pytest.raises(ValueError, match="trials"):
+        TwoWorlds(trials=1)
+    assert epsilon_between(0, 0, 10, 1e-5, 0.95) == -math.inf
