@@ -26,8 +26,8 @@ from fedprune.pruning.method import PruningTask
 from fedprune.recovery.least_squares import LeastSquares
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
-from fedprune.vit.base_timm import WEIGHTS_VARIABLE, TimmBase
 from fedprune.vit.counts import count_params
+from fedprune.vit.pretrained import WEIGHTS_VARIABLE, Pretrained
 from fedprune.vit.surgery import EdgeModel
 
 KEPT = (0.8, 0.6, 0.4, 0.2)  # shares of the base's parameters, dealt to the devices in turn
@@ -144,7 +144,7 @@ def _make_tasks(arguments: argparse.Namespace, cache: Path, precision: str) -> l
     """Make the devices' tasks: a base with pretrained weights, where they are at hand, and drawn characters."""
     images = Glyphs(train_per_class=8, test_per_class=1).load().train
     if WEIGHTS_VARIABLE in os.environ:
-        loaded = TimmBase(model=arguments.model, image_size=arguments.size).fetch(1000)
+        loaded = Pretrained(model=arguments.model, image_size=arguments.size).fetch(1000)
         base = Base.of(loaded.model, loaded.preprocess)
     else:
         architecture = {"model": arguments.model, "img_size": arguments.size, "num_classes": 160}

@@ -7,8 +7,9 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     commands = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    pool = commands.add_parser("pool", help="fine-tune the base of a run on its public pool; settings as for `run`")
+    pool = commands.add_parser("pool", help="make the base of a run from its public pool; settings as for `run`")
     pool.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. scale=cifar")
+    pool.add_argument("--output", type=Path, help="safetensors file to write its weights to, for real devices")
     glyphs = commands.add_parser("glyphs", help="make the micro DeiT for data=glyphs")
     glyphs.add_argument("--output", type=Path, default=Path("cache/bases/glyphs"), help="folder of weights and log")
     glyphs.add_argument("--epochs", type=int, default=18)
@@ -28,7 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _pool(arguments: argparse.Namespace) -> int:
     import numpy as np
     import torch
+    from safetensors.torch import save_file
 
+    from fedprune.core.files import write_atomic
     from fedprune.data.public import cut_public
     from fedprune.experiment.compose import compose
     from fedprune.vit.base import predict
@@ -43,6 +46,9 @@ def _pool(arguments: argparse.Namespace) -> int:
     logits = predict(base.model, base.preprocess, images, np.arange(len(images)), precision=config.precision)
     accuracy = accuracy_of(logits, images.labels)
     print(f"Base {base.fingerprint}: {100 * accuracy:.1f} % on the validation cut ({len(images)} images).")
+    if arguments.output:
+        write_atomic(arguments.output, lambda temporary: save_file(base.model.state_dict(), temporary))
+        print(f"Wrote {arguments.output}")
     return 0
 
 

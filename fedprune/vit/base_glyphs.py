@@ -49,7 +49,8 @@ class GlyphBase(BaseSource):
         if public.classes != tuple(CHARACTERS):
             raise ModelError(
                 f"base=glyphs knows the {len(CHARACTERS)} characters of data=glyphs, not the classes of "
-                f"data={public.name}. Choose base=trained, or base=timm with weights for these classes."
+                f"data={public.name}. Choose base=timm base.head=probe, which fits a head to the public pool, or "
+                "base=trained, which trains all weights."
             )
         return load_base(PACKAGED)
 

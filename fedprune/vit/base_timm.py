@@ -1,169 +1,65 @@
-"""timm's vision transformers by name, with weights from timm or from a local file."""
+"""A pretrained vision transformer whose head is brought to the classes of the data set."""
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import timm
-import torch
-from torch import nn
-
-from fedprune.core.errors import ModelError
-from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
 from fedprune.data.public import PublicImages
-from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
-from fedprune.vit.inspect import read_shape
-from fedprune.vit.weights_file import check_names, read_weights
+from fedprune.vit.base import Base, BaseSource
+from fedprune.vit.base_trained import fine_tuned
+from fedprune.vit.head import Probe, keep_rows, set_head
+from fedprune.vit.head_rows import read_class_map, rows_of
+from fedprune.vit.pretrained import Pretrained
+from fedprune.vit.training import Recipe
 
-WEIGHTS_VARIABLE = "FEDPRUNE_MODELS"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model with pretrained weights, not yet frozen, and what is needed to rebuild and feed it."""
-
-    model: nn.Module
-    architecture: Architecture
-    preprocess: Preprocess
-    head_fits: bool
+HEADS = ("match", "probe", "train")
 
 
 @register("base", "timm")
 @dataclass(frozen=True)
-class TimmBase(BaseSource):
-    """One of timm's vision transformers by name, weights from timm or from a local safetensors file.
+class TimmBase(Pretrained, BaseSource):
+    """One of timm's vision transformers by name, its head matched by class name, fitted to the pool, or trained.
 
     Attributes:
-        model: timm's name, e.g. `deit_tiny_patch16_224`.
-        weights: Local safetensors file, absolute, relative to here, or to the folder that the environment variable
-            FEDPRUNE_MODELS names. Without it, a file in that folder whose name starts with `model` and a dot, and
-            without that timm's own download.
-        image_size: Side of the input in pixels; another one than the pretrained resamples the position embedding.
-        mean: Mean of each channel; by default what timm's configuration of the weights says.
-        std: Standard deviation of each channel; by default likewise.
+        head: `match` takes the rows of the pretrained head whose classes are named like the data set's; nothing is
+            trained. `probe` fits a linear head on features of the public pool, which takes a pass of the pool through
+            the model. `train` fine-tunes all weights on the public pool, as base=trained does.
+        class_map: For `match`, a JSON file that says for names of the data set's classes which row is meant:
+            `{"my cat": "n02123045", "my dog": "Labrador retriever", "my cup": 504}`.
+        probe: How a head is fitted, for `probe`.
+        recipe: How all is fine-tuned, for `train`.
     """
 
-    model: str = "deit_tiny_patch16_224"
-    weights: str | None = None
-    image_size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    head: str = "match"
+    class_map: str | None = None
+    probe: Probe = field(default_factory=Probe)
+    recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         """Check the options."""
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if values is not None and len(values) != 3:
-                raise ValueError(f"{name} needs one value a channel (3), not {len(values)}.")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError("std must be above 0.")
-
-    def architecture(self) -> Architecture:
-        """Return timm's name and the size of the input, where it is set."""
-        return {"model": self.model} | ({"img_size": self.image_size} if self.image_size else {})
+        super().__post_init__()
+        if self.head not in HEADS:
+            raise ValueError(f"head is {self.head!r}; choose one of {', '.join(HEADS)}.")
+        if self.class_map is not None and self.head != "match":
+            raise ValueError(f"class_map names rows of the pretrained head, which head={self.head} does not use.")
 
     def load(self, public: PublicImages, cache: Path) -> Base:
-        """Load a model whose head already knows the classes of `public`.
+        """Load the model with a head for the classes of `public`; what is fitted or trained is so once.
 
         Raises:
-            ModelError: weights cannot be had, do not fit, or know other classes.
+            ModelError: weights cannot be had, do not fit, or know no class of a name; the message says which.
         """
-        loaded = self.fetch(len(public.classes))
-        if not loaded.head_fits:
-            raise ModelError(
-                f"The weights of {self.model!r} know another number of classes than the {len(public.classes)} of "
-                f"data={public.name}. Choose base=trained, which trains them on the public pool."
-            )
+        if self.head == "train":
+            loaded = self.fetch(len(public.classes), self.recipe.seed)
+            return fine_tuned(loaded, self.model, self.recipe, public, cache)
+        loaded = self.fetch()
+        if self.head == "probe":
+            set_head(loaded.model, *self.probe.fit(loaded, public, cache))
+        else:
+            class_map = read_class_map(Path(self.class_map)) if self.class_map else {}
+            keep_rows(loaded.model, rows_of(public.classes, loaded.architecture["num_classes"], class_map))
         return Base.of(loaded.model, loaded.preprocess)
 
-    def fetch(self, classes: int, seed: int = 0) -> Loaded:
-        """Load the pretrained model with a head for `classes`; a head that does not fit is drawn from `seed`.
-
-        Raises:
-            ModelError: weights cannot be had or belong to another architecture.
-        """
-        if not timm.is_model(self.model.split(".")[0]):
-            close = ", ".join(timm.list_models(f"*{self.model.split('_')[0]}*tiny*")[:8])
-            raise ModelError(f"timm has no model {self.model!r}. Choose another name, for instance: {close}.")
-        outline = check_architecture(self.model)
-        path = self._local_file()
-        stored = read_weights(path) if path else None
-        if path and stored:
-            check_names(outline, stored, path, self.model)
-        arguments: dict[str, Any] = {"num_classes": classes}
-        if self.image_size is not None:
-            arguments["img_size"] = self.image_size
-        overlay: dict[str, Any] = {}
-        if path and stored:
-            rows = len(stored.get("head.weight", ()))
-            overlay = {"state_dict": dict(stored), "num_classes": rows, "source": "timm"}
-        model = self._create(arguments, overlay, seed, path)
-        settings: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-        settings.pop("state_dict", None)
-        mean, std = tuple(self.mean or settings["mean"]), tuple(self.std or settings["std"])
-        side = int(model.patch_embed.img_size[0])  # type: ignore[union-attr, index]
-        head_fits = classes == settings["num_classes"]
-        return Loaded(model, {"model": self.model, **arguments}, Preprocess(side, mean, std), head_fits)
-
     def files(self) -> list[Path]:
-        """Return the local weights, if it is them that are loaded."""
-        path = self._local_file()
-        return [path] if path else []
-
-    def _create(self, arguments: dict[str, Any], overlay: dict[str, Any], seed: int, path: Path | None) -> nn.Module:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "initial weights"))
-            try:
-                model: nn.Module = timm.create_model(
-                    self.model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments
-                )
-            except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, OSError, HfHubHTTPError) as error:
-                if overlay:
-                    raise ModelError(
-                        f"The weights in {path} do not fit {self.model!r}: {_first_line(error)} "
-                        "Name the model that they belong to, or other weights."
-                    ) from error
-                raise ModelError(
-                    f"timm cannot load pretrained weights for {self.model!r} ({type(error).__name__}). Check the "
-                    "network, or set the base's weights to a local safetensors file."
-                ) from error
-        return model
-
-    def _local_file(self) -> Path | None:
-        """Return the local weights to use, if any."""
-        shelf = os.environ.get(WEIGHTS_VARIABLE)
-        folder = Path(shelf).expanduser() if shelf else None
-        if self.weights is None:
-            found = sorted(folder.glob(f"{self.model}.*safetensors")) if folder else []
-            return found[0] if found else None
-        places = [Path(self.weights).expanduser(), *([folder / self.weights] if folder else [])]
-        for place in places:
-            if place.is_file():
-                return place
-        raise ModelError(
-            f"There is no file {self.weights}. Set the base's weights to a safetensors file, or {WEIGHTS_VARIABLE} to "
-            "the folder that holds it."
-        )
-
-
-def check_architecture(name: str) -> nn.Module:
-    """Return an outline (without memory) of timm's model, if it is one that can be pruned here.
-
-    Raises:
-        ModelError: the message names the model and the reason.
-    """
-    with torch.device("meta"):
-        model: nn.Module = timm.create_model(name, pretrained=False)
-        if not model.num_classes:  # weights without a classifier; one is made for the data set's classes
-            model = timm.create_model(name, pretrained=False, num_classes=1)
-        read_shape(model)
-    return model
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "mismatch" in line), lines[0] if lines else type(error).__name__)
+        """Return the local weights, if it is them that are loaded, and the class map."""
+        return super().files() + ([Path(self.class_map).expanduser()] if self.class_map else [])

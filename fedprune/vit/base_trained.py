@@ -12,7 +12,7 @@ from fedprune.core.registry import register
 from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, state_arrays
 from fedprune.vit.base_file import load_base, save_base
-from fedprune.vit.base_timm import Loaded, TimmBase
+from fedprune.vit.pretrained import Loaded, Pretrained
 from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, tell, train
 
 WEIGHTS = "base.safetensors"
@@ -28,7 +28,7 @@ class TrainedBase(BaseSource):
         recipe: How it is fine-tuned.
     """
 
-    source: TimmBase = field(default_factory=lambda: TimmBase(model="vit_tiny_patch16_224", image_size=96))
+    source: Pretrained = field(default_factory=lambda: Pretrained(model="vit_tiny_patch16_224", image_size=96))
     recipe: Recipe = field(default_factory=Recipe)
 
     def architecture(self) -> Architecture:

@@ -8,8 +8,8 @@ from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource
 from fedprune.vit.base_file import create, load_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
-from fedprune.vit.base_timm import Loaded
 from fedprune.vit.base_trained import fine_tuned
+from fedprune.vit.pretrained import Loaded
 from fedprune.vit.training import Recipe
 
 
@@ -40,5 +40,5 @@ class TrainedGlyphBase(BaseSource):
         weights = packaged.model.state_dict()
         head = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
         model.load_state_dict(weights | head)
-        loaded = Loaded(model, architecture, packaged.preprocess, head_fits=False)
+        loaded = Loaded(model, architecture, packaged.preprocess)
         return fine_tuned(loaded, "glyphs", self.recipe, public, cache)

@@ -15,6 +15,7 @@ from fedprune.data.digits import Digits
 from fedprune.data.image_folder import ImageFolder
 from fedprune.data.imagenet_sample import KINDS, ImagenetSample
 from fedprune.data.parquet import Parquet
+from fedprune.data.tiny_imagenet import TinyImagenet
 from tests.data.pictures import picture, write
 
 
@@ -198,3 +199,11 @@ def test_real_imagenet_sample(real_data):
     assert (named["dogs"][0], named["dogs"][-1]) == ("Chihuahua", "Mexican hairless dog")
     assert (named["fruit"][0], named["fruit"][-1]) == ("Granny Smith", "pomegranate")
     assert (named["primates"][0], named["primates"][-1]) == ("orangutan", "indri")
+
+
+def test_tiny_imagenet_has_tasks_of_twenty_classes_that_follow_one_another(tmp_path):
+    names = {"label": [f"n{number:08d}" for number in range(40)]}
+    for file, shift in (("train.parquet", 0), ("validation.parquet", 40)):
+        write(tmp_path / file, [picture(v + shift) for v in range(40)], list(range(40)), names=names)
+    tasks = TinyImagenet(root=str(tmp_path)).load().subtasks
+    assert tasks == {"classes 0 to 19": tuple(range(20)), "classes 20 to 39": tuple(range(20, 40))}

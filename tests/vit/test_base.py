@@ -168,5 +168,5 @@ def test_the_packaged_base_is_small_and_knows_fresh_characters(packaged):
 def test_the_packaged_base_refuses_other_classes():
     data = labelled([9] * 3, [9] * 3)
     partition = Subtasks(devices=1, choice="random", classes_per_device=1).split(data, 0)
-    with pytest.raises(ModelError, match="not the classes of data=small. Choose base=trained"):
+    with pytest.raises(ModelError, match="not the classes of data=small. Choose base=timm base.head=probe"):
         GlyphBase().load(cut_public(data, partition), PACKAGED.parent)
