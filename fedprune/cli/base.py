@@ -27,17 +27,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pool(arguments: argparse.Namespace) -> int:
-    import numpy as np
+    from fedprune.experiment.compose import compose
+
+    config = compose(arguments.overrides)
+
+    import numpy as np  # after settings have been read: these take seconds to import
     import torch
     from safetensors.torch import save_file
 
     from fedprune.core.files import write_atomic
     from fedprune.data.public import cut_public
-    from fedprune.experiment.compose import compose
     from fedprune.vit.base import predict
     from fedprune.vit.training import accuracy_of
 
-    config = compose(arguments.overrides)
     torch.set_num_threads(config.threads)
     dataset = config.data.load()
     public = cut_public(dataset, config.partition.split(dataset, config.seed))

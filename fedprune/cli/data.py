@@ -13,14 +13,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the data set and print it."""
-    import numpy as np
+    from fedprune.experiment.compose import compose
+
+    config = compose(arguments.overrides)
+
+    import numpy as np  # after settings have been read: these take seconds to import
     from rich.table import Table
     from rich.text import Text
 
     from fedprune.cli.progress import console
-    from fedprune.experiment.compose import compose
 
-    dataset = compose(arguments.overrides).data.load()
+    dataset = config.data.load()
     table = Table("class", "name", "training images", "test images")
     counts = [np.bincount(split.labels, minlength=len(dataset.classes)) for split in (dataset.train, dataset.test)]
     for label, name in enumerate(dataset.classes):

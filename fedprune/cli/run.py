@@ -42,17 +42,19 @@ def run_overrides(
     Raises:
         FedpruneError: a configuration is wrong, or the only run could not be done.
     """
-    from fedprune.cli.progress import Bars, console
     from fedprune.core.errors import ConfigError, FedpruneError
     from fedprune.experiment.compose import compose, expand
-    from fedprune.experiment.expected import expected_passes
-    from fedprune.experiment.run import kept
-    from fedprune.report.run_table import render_run
 
     expanded = expand(overrides)
     if len(expanded) > 1 and not multirun:
         raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
     configs = [compose(combination) for combination in expanded]
+
+    from fedprune.cli.progress import Bars, console  # after settings have been read: these take seconds to import
+    from fedprune.experiment.expected import expected_passes
+    from fedprune.experiment.run import kept
+    from fedprune.report.run_table import render_run
+
     incomplete = 0
     for number, config in enumerate(configs, start=1):
         if len(configs) > 1:

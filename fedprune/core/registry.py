@@ -10,8 +10,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from fedprune.core.discovery import import_options
+from fedprune.core.discovery import describe, import_options, outline_of
 from fedprune.core.errors import ConfigError
+from fedprune.core.kinds import KINDS
+from fedprune.core.outline import Unreadable
 
 Option = TypeVar("Option")
 
@@ -42,6 +44,24 @@ def registered(kind: str) -> Mapping[str, type[Any]]:
     """Return all options of `kind` by name; the files that hold them are imported first."""
     import_options(kind)
     return dict(sorted(_registered.get(kind, {}).items()))
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of all options of `kind`; none is imported for it."""
+    return sorted({*(describe(kind) if kind in KINDS else ()), *_registered.get(kind, {})})
+
+
+def schema(kind: str, name: str) -> type[Any]:
+    """Return a dataclass with the fields of an option: as its source says them, so that nothing is imported.
+
+    Only an option that does not say them plainly is imported.
+    """
+    if option := _registered.get(kind, {}).get(name):
+        return option
+    try:
+        return outline_of(kind, name)
+    except Unreadable:
+        return lookup(kind, name)
 
 
 def lookup(kind: str, name: str) -> type[Any]:

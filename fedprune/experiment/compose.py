@@ -1,14 +1,16 @@
-"""From a command line to configurations: the one place that knows Hydra."""
+"""From a command line to configurations: the one place that knows Hydra.
+
+The schema of all settings is read from source, so that what Hydra refuses is refused before torch is imported.
+"""
 
 import dataclasses
-import difflib
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -17,19 +19,23 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedprune
+from fedprune.core.discovery import import_plugins
 from fedprune.core.errors import ConfigError
 from fedprune.core.kinds import KINDS
-from fedprune.core.registry import registered
-from fedprune.experiment.config import NESTED, RunConfig
-from fedprune.experiment.precision import settle_precision
+from fedprune.core.outline import outline, read
+from fedprune.core.registry import names, schema
+from fedprune.experiment.refusals import explain, first_sentence, nearest
 
-GROUPS = [kind for kind in KINDS if kind in RunConfig.__dataclass_fields__]
+if TYPE_CHECKING:
+    from fedprune.experiment.config import RunConfig
 
-
+SETTINGS = dataclasses.fields(outline(read(Path(__file__).with_name("config.py")), "RunConfig"))
+GROUPS = [kind for kind in KINDS if kind in {each.name for each in SETTINGS}]
+CHOICES = (*GROUPS, "scale")
 NOT_WORDS = ("true", "false", "null", "inf", "nan")
 
 
@@ -50,7 +56,7 @@ def is_word(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", text) is not None and text.lower() not in NOT_WORDS
 
 
-def compose(overrides: Sequence[str]) -> RunConfig:
+def compose(overrides: Sequence[str]) -> "RunConfig":
     """Compose one run's configuration; the precision `auto` becomes what it means on this machine.
 
     Raises:
@@ -62,7 +68,10 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         values = {str(key): _plain(str(key), node._get_node(key)) for key in node}
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a setting"
-        raise ConfigError(f"{key}: {_first_sentence(error)}. Set it to a value that is there.") from error
+        raise ConfigError(f"{key}: {first_sentence(error)}. Set it to a value that is there.") from error
+    from fedprune.experiment.config import RunConfig
+    from fedprune.experiment.precision import settle_precision
+
     return settle_precision(RunConfig.from_dict(values))
 
 
@@ -86,84 +95,58 @@ def _values(override: Override) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
-def register_options() -> None:
-    """Hand the dataclasses of all options to Hydra as the schema."""
-    _store_schema(tuple((kind, *registered(kind)) for kind in GROUPS))
+def _store_options(overrides: Sequence[str]) -> None:
+    """Hand Hydra the fields of every option that a configuration file or an override names; others cannot be chosen."""
+    files = [path.read_text(encoding="utf-8") for path in config_folder().rglob("*.yaml")]
+    text = "\n".join([*files, *overrides])
+    for kind in GROUPS:
+        for name in names(kind):
+            if name in text:
+                _store_option(kind, name, cast(Hashable, schema(kind, name)))
 
 
 @cache
-def _store_schema(_known: tuple[tuple[str, ...], ...]) -> None:
-    """Build the schema of all options, once for each state of the registry: it takes half of a composition's time."""
-    store = ConfigStore.instance()
-    for kind in GROUPS:
-        for name, option in registered(kind).items():
-            store.store(group=kind, name=name, node=_editable(OmegaConf.structured(option)))
-    plain = {
-        field.name: (field.type, field)
-        for field in dataclasses.fields(RunConfig)
-        if field.name not in (*GROUPS, *NESTED)
-    }
-    schema = dataclasses.make_dataclass(
-        "Run",
-        [
-            *((name, kind, dataclasses.field(default=field.default)) for name, (kind, field) in plain.items()),
-            *((name, kind, dataclasses.field(default_factory=kind)) for name, kind in NESTED.items()),
-            *((kind, Any, dataclasses.field(default="???")) for kind in GROUPS),
-        ],
-    )
-    store.store(name="schema", node=_editable(OmegaConf.structured(schema)))
+def _store_option(kind: str, name: str, fields: Hashable) -> None:
+    ConfigStore.instance().store(group=kind, name=name, node=_editable(OmegaConf.structured(fields)))
+
+
+@cache
+def _store_settings() -> None:
+    """Hand Hydra the settings of a run that are no options."""
+    settings: list[Any] = [(kind, Any, dataclasses.field(default="???")) for kind in GROUPS]
+    for each in SETTINGS:
+        if each.name not in GROUPS:
+            make: Any = each.type if dataclasses.is_dataclass(each.type) else each.default_factory
+            settings.append((each.name, each.type, dataclasses.field(default_factory=make)))
+    run = dataclasses.make_dataclass("Run", settings)
+    ConfigStore.instance().store(name="schema", node=_editable(OmegaConf.structured(run)))
 
 
 def _compose_node(parsed: list[Override], overrides: Sequence[str]) -> DictConfig:
-    register_options()
     for override in parsed:
         _check_choice(override)
+    _store_settings()
+    _store_options(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             return hydra_compose("config", list(overrides))
         except MissingConfigException as error:
-            raise ConfigError(_first_sentence(error)) from error
+            raise ConfigError(first_sentence(error)) from error
         except (ConfigCompositionException, OmegaConfBaseException) as error:
-            choices = [override.input_line or "" for override in parsed if override.key_or_group in GROUPS]
-            raise ConfigError(_explain(error, parsed, hydra_compose("config", choices))) from error
+            choices = [override.input_line or "" for override in parsed if override.key_or_group in CHOICES]
+            raise ConfigError(explain(error, parsed, hydra_compose("config", choices))) from error
 
 
 def _check_choice(override: Override) -> None:
     group, chosen = override.key_or_group, override.value()
-    if group not in GROUPS or isinstance(chosen, dict):
+    if group not in CHOICES or isinstance(chosen, dict):
         return
-    names = sorted({*registered(group), *(path.stem for path in (config_folder() / group).glob("*.yaml"))})
-    if chosen not in names:
-        nearest = _nearest(str(chosen), names)
-        raise ConfigError(f"There is no {group} named {str(chosen)!r}{nearest} There are: {', '.join(names)}.")
-
-
-def _explain(error: Exception, parsed: list[Override], chosen: DictConfig) -> str:
-    for override in parsed:
-        *parents, last = override.key_or_group.split(".")
-        node = OmegaConf.select(chosen, ".".join(parents)) if parents else chosen
-        if not isinstance(node, DictConfig):
-            return f"There is no {'.'.join(parents)!r} to set {last!r} of. There are: {', '.join(map(str, chosen))}."
-        if last not in node and last not in ("hydra", "scale"):
-            where = ".".join(parents) or "the configuration"
-            allowed = [str(key) for key in node]
-            return f"{where} has no key {last!r}{_nearest(last, allowed)} It has: {', '.join(allowed) or 'none'}."
-    cause = error.__cause__ or error
-    for override in parsed:
-        where, value = override.key_or_group, override.value()
-        if isinstance(OmegaConf.select(chosen, where), ListConfig) and not isinstance(value, list):
-            return f"{where} is a list of values. Write {where}=[{value}]."
-    return f"{_first_sentence(error)}: {_first_sentence(cause)}"
-
-
-def _nearest(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
-def _first_sentence(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
+    if chosen not in _allowed(group):
+        import_plugins()  # one may register by other means than a decorator that can be read
+    if chosen not in (allowed := _allowed(group)):
+        near = nearest(str(chosen), allowed)
+        raise ConfigError(f"There is no {group} named {str(chosen)!r}{near} There are: {', '.join(allowed)}.")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -171,6 +154,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     for override in parsed:
         if not override.key_or_group:
             raise ConfigError(f"{override.input_line!r} sets nothing. Write settings as key=value.")
+        if override.key_or_group.split(".")[0] == "hydra":
+            raise ConfigError(f"{override.input_line!r} is Hydra's own and changes no run. Leave it out.")
         if override.is_add() or override.is_force_add() or override.is_delete():
             raise ConfigError(
                 f"{override.input_line!r} adds or takes away a setting, but settings are fixed. Write key=value."
@@ -188,7 +173,10 @@ def _parse_one(override: str) -> Override:
         with suppress(HydraException):
             if sign and value[:1] not in "\"'[{":
                 return parser.parse_override(f"{key}={quoted(value)}")
-        raise ConfigError(f"{_first_sentence(error)}. Write settings as key=value.") from error
+        if value[:1] in ("[", "{"):
+            raise ConfigError(f"{override!r} cannot be read. Write lists without spaces: {key}=[1,2].") from error
+        what = first_sentence(error) if sign else f"{override!r} is no setting"
+        raise ConfigError(f"{what}. Write settings as key=value.") from error
 
 
 def _plain(key: str, node: Any) -> Any:
@@ -197,6 +185,11 @@ def _plain(key: str, node: Any) -> Any:
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     return {"name": OmegaConf.get_type(node).name, **values} if key in GROUPS else values  # type: ignore[union-attr]
+
+
+def _allowed(group: str) -> list[str]:
+    files = [path.stem for path in (config_folder() / group).glob("*.yaml")]
+    return sorted({*files, *(names(group) if group in GROUPS else ())})
 
 
 def _editable(node: DictConfig) -> DictConfig:

@@ -80,10 +80,8 @@ def launch(cells: Sequence[Cell], launcher: str, folder: Path, settings: Sequenc
 
 def read_cell(plan: Path, name: str) -> Cell:
     """Read one cell of a launcher's plan."""
-    from fedprune.experiment.compose import register_options
     from fedprune.experiment.config import RunConfig
 
-    register_options()
     return Cell({}, RunConfig.from_dict(json.loads(plan.read_text(encoding="utf-8"))[name]))
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 
 from fedprune.core.errors import FedpruneError
-from fedprune.experiment.compose import register_options
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.provenance import newest_folder
 from fedprune.experiment.record import note_failure, note_reason
@@ -109,7 +108,6 @@ def main() -> None:
     """Serve configurations from standard input until it is closed."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to the log, never among the answers
-    register_options()
     for line in sys.stdin:
         answers.write(json.dumps(asdict(_run(line))) + "\n")
         answers.flush()
