@@ -15,8 +15,7 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any
 
-import fedprune
-
+PACKAGE = Path(__file__).parents[1]
 PLAIN = {kind.__name__: kind for kind in (int, float, str, bool, tuple, list)}
 
 
@@ -164,9 +163,9 @@ def _find(source: Source, name: str) -> tuple[Source, ast.AST]:
 
 def _module(node: ast.ImportFrom) -> Source:
     package, *rest = (node.module or "").split(".")
-    if node.level or package != fedprune.__name__:
+    if node.level or package != PACKAGE.name:
         raise Unreadable(f"the module {node.module}")  # finding another package's file would import its parents
-    path = Path(fedprune.__file__).parent.joinpath(*rest)
+    path = PACKAGE.joinpath(*rest)
     return read(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
 
 
