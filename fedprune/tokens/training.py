@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fedprune.core.files import write_atomic
 from fedprune.core.hashing import content_hash
 from fedprune.core.memory import read_tensors
+from fedprune.core.progress import tracking
 from fedprune.core.random import stream, stream_seed
 from fedprune.core.registry import to_dict
 from fedprune.data.images import ImageSet, IntArray
@@ -117,17 +118,19 @@ def train(model: ReducedModel, teacher: Base, images: ImageSet, indices: IntArra
     model.masked = True
     model.stages.train()
     losses = []
-    for step, chosen in enumerate(islice(_draws(indices, recipe.batch_size, seed), recipe.steps)):
-        for group, rate in zip(optimizer.param_groups, _rates(recipe, step), strict=True):
-            group["lr"] = rate
-        pixels, labels = teacher.preprocess(images.read(chosen)), torch.from_numpy(images.labels[chosen])
-        with autocast(recipe.precision, model.shape.embed), gradient_attention(model.backbone):
-            loss = distillation(model, teacher, pixels, labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    with tracking("token training", recipe.steps) as advance:
+        for step, chosen in enumerate(islice(_draws(indices, recipe.batch_size, seed), recipe.steps)):
+            for group, rate in zip(optimizer.param_groups, _rates(recipe, step), strict=True):
+                group["lr"] = rate
+            pixels, labels = teacher.preprocess(images.read(chosen)), torch.from_numpy(images.labels[chosen])
+            with autocast(recipe.precision, model.shape.embed), gradient_attention(model.backbone):
+                loss = distillation(model, teacher, pixels, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(learning, 1.0)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            advance(1)
     freeze(model)
     model.masked = False
     order = stream(seed, "calibration images").permutation(indices)[:CALIBRATION_IMAGES]

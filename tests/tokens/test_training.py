@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedprune.core.progress import listening
 from fedprune.core.registry import lookup
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
@@ -168,6 +169,24 @@ def test_a_training_is_done_once_and_read_back(way, base, photos, tmp_path):
     trained(reducer, base, public(photos, 48), tmp_path)
     trained(reducer, base, public(photos), tmp_path, seed=1)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 6  # 5 here, 1 elsewhere
+
+
+def test_a_training_says_how_far_it_is(base, photos, tmp_path):
+    class Heard:
+        def __init__(self):
+            self.phases, self.steps = [], 0
+
+        def phase(self, name, total):
+            self.phases.append((name, total))
+
+        def advance(self, name, status="ok", steps=1):
+            self.steps += steps
+
+    heard = Heard()
+    with listening(heard):
+        trained(selector("spvit", replace(RECIPE, steps=3), keep=0.6), base, public(photos), tmp_path)
+    assert heard.phases == [("token training", 3)]
+    assert heard.steps == 3
 
 
 def test_a_damaged_file_is_trained_again(base, photos, tmp_path):
