@@ -1,7 +1,7 @@
 """A run's memory while it goes on: what is finished is on disk, so a kill loses only the work in hand."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from fedprune.privacy.ledger import read_entry
 from fedprune.protocol.answers import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
-from fedprune.protocol.storage import save_edge_model
-from fedprune.vit.surgery import EdgeModel
+from fedprune.protocol.storage import StoredModel
 
 
 class Journal(Observer):
@@ -45,12 +44,12 @@ class Journal(Observer):
         write_json(self._entries(device), {"report": content_hash(upload.report), "ledger": entries})
         write_bytes(self._report(device), upload.report)
 
-    def edge_model(self, device: int, edge: EdgeModel) -> None:
+    def edge_model(self, device: int, model: StoredModel) -> None:
         """Keep the edge model's shape, and the model itself where the run is asked to."""
-        write_text(self.folder / "shapes" / f"device-{device:03d}.json", edge.shape.to_json() + "\n")
+        write_text(self.folder / "shapes" / f"device-{device:03d}.json", model.shape.to_json() + "\n")
         if self.save_models:
-            card = {"run": self.folder.name, "device": device}
-            save_edge_model(self.folder / "models" / f"device-{device:03d}.safetensors", edge, card)
+            card = {**model.card, "run": self.folder.name, "device": device}
+            replace(model, card=card).write(self.folder / "models" / f"device-{device:03d}.safetensors")
 
     def row(self, row: DeviceRow) -> None:
         """Keep a final row; a failed device is asked again should the run be cut off before its record is written."""

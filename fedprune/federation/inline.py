@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from fedprune.core.registry import register
 from fedprune.core.text import describe
+from fedprune.federation.deriving import DerivingProcesses
 from fedprune.federation.engine import CLIENT_APP, Engine, load_client_app
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, copied, failure
 from fedprune.federation.strategy import EdgeModels
@@ -54,7 +55,7 @@ class Inline(Engine):
     """Delivers messages on this machine as a stream: no start-up, no ports, no pile of models.
 
     Attributes:
-        workers: Processes for the devices' work; 0 does it in this process.
+        workers: Processes for the devices' work, and as many that derive models; 0 does both in this process.
         timeout: Seconds that a device has for an answer; with workers, one that takes longer is ended.
     """
 
@@ -70,5 +71,8 @@ class Inline(Engine):
         if self.workers == 0:
             strategy.run(InlineGrid(load_client_app(client_app), devices), self.timeout)
             return
-        with closing(WorkerGrid(client_app, devices, self.workers)) as grid:
-            strategy.run(grid, self.timeout)
+        with ExitStack() as stack:
+            if strategy.state.blueprint:
+                executor = DerivingProcesses(strategy.state.blueprint, self.workers)
+                strategy.state.executor = stack.enter_context(closing(executor))
+            strategy.run(stack.enter_context(closing(WorkerGrid(client_app, devices, self.workers))), self.timeout)

@@ -91,7 +91,7 @@ class EdgeModels(Strategy):
     def _model(self, delivery: Delivery) -> Message:
         stored = delivery.stored
         content = messages.edge_model_message(
-            self._told, stored.shape, delivery.edge.classes, stored.arrays, stored.tokens, delivery.role
+            self._told, stored.shape, delivery.classes, stored.arrays, stored.tokens, delivery.role
         )
         kind = messages.TRAINED_EDGE_MODEL if self.state.trains(delivery.role) else messages.EDGE_MODEL
         return self._message(delivery.device, content, kind, delivery.role)

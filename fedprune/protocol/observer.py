@@ -2,7 +2,7 @@
 
 from fedprune.protocol.answers import Upload
 from fedprune.protocol.row import DeviceRow
-from fedprune.vit.surgery import EdgeModel
+from fedprune.protocol.storage import StoredModel
 
 
 class Observer:
@@ -17,7 +17,7 @@ class Observer:
     def report(self, device: int, upload: Upload) -> None:
         """A report was accepted."""
 
-    def edge_model(self, device: int, edge: EdgeModel) -> None:
+    def edge_model(self, device: int, model: StoredModel) -> None:
         """An edge model was derived and is about to be sent."""
 
     def row(self, row: DeviceRow) -> None:

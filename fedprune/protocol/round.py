@@ -18,34 +18,22 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
+from fedprune.core.errors import DiskError, FedpruneError, ReportRejected
 from fedprune.core.text import describe
 from fedprune.devices.clock import Timeline
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
+from fedprune.protocol.deriving import EDGE, UPPER_MARK, Executor, Failure, InTurn, Outcome, Task, UpperMarks, status_of
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
 from fedprune.protocol.storage import StoredModel
 from fedprune.proxy.selector import ProxySet
 from fedprune.recovery.personal import Personal
-from fedprune.vit.surgery import EdgeModel
 
-EDGE, UPPER_MARK = "edge", "oracle"  # what a device's model is for
 EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
 
 logger = logging.getLogger(__name__)
-
-
-class UpperMarks(Protocol):
-    """What a simulation adds to a round: a second model for each device, derived from the device's own images."""
-
-    def prepare_upper_marks(self, devices: Sequence[int]) -> None:
-        """Compute the evidence that these devices' upper marks need, in one pass."""
-
-    def derive_upper_mark(self, device: int) -> EdgeModel:
-        """Derive a device's edge model from its own images."""
 
 
 @dataclass
@@ -59,6 +47,9 @@ class Round:
         personal: What devices do with their edge models on their own images.
         timeline: Virtual time, where it plays a part.
         upper_marks: In a simulation, where upper marks are wanted.
+        blueprint: What other processes of this machine can build the same servers from, see `simulation.open_servers`;
+            empty where they cannot.
+        executor: Who derives; None derives one model after the other, in this process.
         done: Devices whose rows are final.
         unanswered: By device, the models that were sent and not answered yet.
     """
@@ -69,6 +60,8 @@ class Round:
     personal: Personal
     timeline: Timeline | None = None
     upper_marks: UpperMarks | None = None
+    blueprint: str = ""
+    executor: Executor | None = None
     done: set[int] = field(default_factory=set)
     unanswered: dict[int, set[str]] = field(default_factory=dict)
 
@@ -90,14 +83,17 @@ class Delivery:
     Attributes:
         device: Whose it is.
         role: `edge`, or `oracle` for an upper mark.
-        edge: The model.
-        stored: The same, taken apart.
+        stored: The model, taken apart.
     """
 
     device: int
     role: str
-    edge: EdgeModel
     stored: StoredModel
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The base class of each of its outputs."""
+        return tuple(self.stored.card["classes"])
 
 
 def ask(state: Round, missing: Mapping[int, str]) -> list[int]:
@@ -129,7 +125,7 @@ def take_report(state: Round, device: int, answer: Callable[[], Upload]) -> str:
         upload = answer()
         _accept(state, device, upload)
     except FedpruneError as error:
-        _fail(state, device, str(error), _status(error))
+        _fail(state, device, str(error), status_of(error))
     else:
         state.observer.report(device, upload)
     state.observer.advance("reports", state.rows[device].status)
@@ -161,13 +157,14 @@ def deliveries(state: Round) -> Iterator[Delivery]:
     proxies = _choose_proxies(state)
     state.observer.phase("deriving", len(proxies))
     state.observer.phase("evaluating", len(proxies))
-    for device, proxy in proxies.items():
-        roles = [EDGE] if state.upper_marks is None else [EDGE, UPPER_MARK]
-        state.unanswered[device] = set(roles)
-        for role in roles:
-            if device not in state.done and (delivery := _derive(state, device, proxy, role)) is not None:
-                yield delivery
-        state.observer.advance("deriving", state.rows[device].status)
+    marks = {} if state.upper_marks is None else {UPPER_MARK: state.upper_marks}
+    executor = state.executor or InTurn({EDGE: state.server, **marks})
+    roles = [EDGE, *marks]
+    for task, outcome in executor.derive(_tasks(state, proxies, roles)):
+        if task.device not in state.done and (delivery := _deliver(state, task, outcome)) is not None:
+            yield delivery
+        if task.role == roles[-1]:
+            state.observer.advance("deriving", state.rows[task.device].status)
 
 
 def take_evaluation(
@@ -192,7 +189,7 @@ def take_evaluation(
         elif isinstance(counts, Evaluation):
             row.oracle_correct = counts.edge
     except FedpruneError as error:
-        _fail(state, device, str(error), _status(error))
+        _fail(state, device, str(error), status_of(error))
     else:
         if not left:
             _close(state, device)
@@ -205,12 +202,6 @@ def end(state: Round) -> None:
     """Close the rows of the devices that never answered."""
     for device in sorted(set(state.rows) - state.done):
         _fail(state, device, "it did not answer")
-
-
-def _status(error: FedpruneError) -> str:
-    if isinstance(error, ReportRejected):
-        return "rejected"
-    return "refused" if isinstance(error, BudgetError) else "failed"
 
 
 def _fail(state: Round, device: int, reason: str, status: str = "failed") -> None:
@@ -269,30 +260,32 @@ def _choose_proxies(state: Round) -> dict[int, ProxySet]:
     return proxies
 
 
-def _derive(state: Round, device: int, proxy: ProxySet, role: str) -> Delivery | None:
-    """Derive one of a device's models, or close the device's row."""
-    start = time.perf_counter()
-    try:
-        if role == EDGE or state.upper_marks is None:
-            edge = state.server.derive(device, proxy.indices)
-        else:
-            edge = state.upper_marks.derive_upper_mark(device)
-        stored = StoredModel.of(edge)
-        if role == EDGE:
-            row = state.rows[device]
-            row.derived(edge, stored.size, time.perf_counter() - start)
-            state.observer.edge_model(device, edge)
-            work = row.work(state.personal.passes())
-            late = state.timeline and state.timeline.model(device, work, row.download_bytes, EVALUATION_BYTES)
-            if late:
-                raise FedpruneError(late)
-    except (DiskError, OSError):
-        raise
-    except FedpruneError as error:
-        _fail(state, device, str(error), _status(error))
-    except Exception as error:
-        logger.exception("device %d: no %s model", device, role)
-        _fail(state, device, f"no {role} model: {describe(error)}")
-    else:
-        return Delivery(device, role, edge, stored)
-    return None
+def _tasks(state: Round, proxies: Mapping[int, ProxySet], roles: Sequence[str]) -> Iterator[Task]:
+    """Yield the models that are to be derived, device after device, but those of devices that are out by then."""
+    for device, proxy in proxies.items():
+        state.unanswered[device] = set(roles)
+        report = state.server.reports[device]
+        for role in roles:
+            if device not in state.done:
+                marks = state.upper_marks if role == UPPER_MARK else None
+                indices = proxy.indices if marks is None else marks.oracle_proxy(device)
+                yield Task(device, role, indices, report.budget, report.classes)
+            elif role == roles[-1]:
+                state.observer.advance("deriving", state.rows[device].status)
+
+
+def _deliver(state: Round, task: Task, outcome: Outcome) -> Delivery | None:
+    """Make of a derived model what is sent, or close the device's row."""
+    device, row = task.device, state.rows[task.device]
+    if isinstance(outcome, Failure):
+        _fail(state, device, outcome.reason, outcome.status)
+        return None
+    if task.role == EDGE:
+        row.derived(outcome.params, outcome.macs, outcome.stored.size, outcome.seconds, outcome.notes)
+        state.observer.edge_model(device, outcome.stored)
+        work = row.work(state.personal.passes())
+        late = state.timeline and state.timeline.model(device, work, row.download_bytes, EVALUATION_BYTES)
+        if late:
+            _fail(state, device, late)
+            return None
+    return Delivery(device, task.role, outcome.stored)

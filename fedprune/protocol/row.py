@@ -1,5 +1,6 @@
 """What a run says about one device: a row of `devices.parquet`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,7 +9,6 @@ from fedprune.mixture.report import Report
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation
 from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.shape import Shape
-from fedprune.vit.surgery import EdgeModel
 
 TIMES = "_seconds"  # columns that end so are measured times and no part of a run's digest
 
@@ -80,11 +80,11 @@ class DeviceRow:
         if self.classes is None and report.classes is not None:
             self.classes = len(report.classes)
 
-    def derived(self, edge: EdgeModel, size: int, seconds: float) -> None:
+    def derived(self, params: int, macs: int, size: int, seconds: float, notes: Mapping[str, float | str]) -> None:
         """Take the numbers of the device's edge model: `size` bytes on the wire, derived in `seconds`."""
-        self.params, self.macs = edge.params, edge.macs
+        self.params, self.macs = params, macs
         self.download_bytes, self.derive_seconds = size, seconds
-        self.extra.update({f"method_{name}": value for name, value in edge.notes.items()})
+        self.extra.update({f"method_{name}": value for name, value in notes.items()})
 
     def evaluated(self, answer: Evaluation | PersonalEvaluation, passes: int) -> None:
         """Take the counts of the device's edge model, which it may have trained for `passes` over its own images."""

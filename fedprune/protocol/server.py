@@ -1,11 +1,14 @@
 """What the server does: check reports, choose proxy sets, derive one edge model a device."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
+from typing import Any
 
 from fedprune.core.random import stream_seed
+from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import ImageSet, IntArray
+from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
 from fedprune.mixture.report import Report, check_report
 from fedprune.protocol.public import PublicWorld
@@ -37,6 +40,21 @@ class ServerOptions:
     splitting: Splitting
     proxy_size: int
     oracle: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, options by name."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: to_dict(value) if is_dataclass(value) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ServerOptions":
+        """Rebuild options from what `to_dict` gave.
+
+        Raises:
+            ConfigError: nobody knows an option of that name.
+        """
+        options = {kind: from_dict(kind, values[kind]) for kind in ("selector", "method", "recovery", "tokens")}
+        return cls(**{**values, **options, "splitting": build(Splitting, values["splitting"])})
 
 
 @dataclass
@@ -106,19 +124,28 @@ class Server:
         Raises:
             BudgetError: no legal model is small enough for the device's budget.
         """
-        report, world = self.reports[device], self.world
+        report = self.reports[device]
+        return self.derive_within(device, proxy, report.budget, report.classes)
+
+    def derive_within(self, device: int, proxy: IntArray, budget: Budget, classes: tuple[int, ...] | None) -> EdgeModel:
+        """Derive as `derive` does, from what of the device's report it follows from.
+
+        Raises:
+            BudgetError: no legal model is small enough for the budget.
+        """
+        world = self.world
         task = PruningTask(
             base=self.trained.base,
             images=self.images,
             proxy=proxy,
             pool=world.pool,
             evidence=self.evidence,
-            budget=report.budget,
-            classes=report.classes,
+            budget=budget,
+            classes=classes,
             seed=stream_seed(world.seed, "derive", device),
         )
         options = self.options
-        if isinstance(options.tokens, NoReduction) and report.budget.latency is None:
+        if isinstance(options.tokens, NoReduction) and budget.latency is None:
             return options.recovery.recover(options.method.derive(task), task)
         split = split_budget(
             task,

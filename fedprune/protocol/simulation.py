@@ -1,16 +1,19 @@
 """Server and devices in one place, as only research has them; whatever bounds a result from above comes from here."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
 
+from fedprune.core.errors import DataError
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.devices.clock import Clock, NoClock
 from fedprune.mixture.features import extract
 from fedprune.mixture.mixture import FloatArray
+from fedprune.protocol.deriving import EDGE, UPPER_MARK
 from fedprune.protocol.device import make_report
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.private import LocalData, PrivateShard, open_local
@@ -20,7 +23,6 @@ from fedprune.protocol.row import DeviceRow, first_row
 from fedprune.protocol.server import Server, ServerOptions
 from fedprune.protocol.setup import Setup
 from fedprune.proxy.selector import PrivateView
-from fedprune.vit.surgery import EdgeModel
 
 
 class AllImages(ImageSet):
@@ -97,7 +99,13 @@ class Simulation:
             self.setup.personal,
             (clock or NoClock()).timeline(len(self.devices), self.setup.seed),
             self.upper_mark(server) if options.oracle else None,
+            self.blueprint(options),
         )
+
+    def blueprint(self, options: ServerOptions) -> str:
+        """Return what `open_servers` needs, as JSON: names and hashes, no images."""
+        fingerprints = dict(self.fingerprints)
+        return json.dumps({"setup": self.setup.to_json(), "options": options.to_dict(), "fingerprints": fingerprints})
 
     def true_rows(self) -> list[DeviceRow]:
         """Return the rows that a run begins with, what only a simulation knows of the devices filled in."""
@@ -165,16 +173,25 @@ class UpperMarkServer(Server):
         """Compute the evidence that these devices' upper marks need, in one pass."""
         self.prepare([self.oracle_proxy(device) for device in devices])
 
-    def derive_upper_mark(self, device: int) -> EdgeModel:
-        """Derive a device's edge model from its own images.
-
-        Raises:
-            BudgetError: no legal model is small enough for the device's budget.
-        """
-        return self.derive(device, self.oracle_proxy(device))
-
 
 @lru_cache(maxsize=2)
 def open_simulation(setup: Setup) -> Simulation:
     """Return this process's simulation for `setup`; the last two stay loaded."""
     return Simulation(open_local(setup))
+
+
+def open_servers(blueprint: str) -> dict[str, Server]:
+    """Return servers that derive what those of a round in another process do, by the role of their models.
+
+    Args:
+        blueprint: The round's.
+
+    Raises:
+        DataError: what is found under the same names here is something else.
+    """
+    plain = json.loads(blueprint)
+    simulation = open_simulation(Setup.from_json(plain["setup"]))
+    if dict(simulation.fingerprints) != plain["fingerprints"]:
+        raise DataError("The data or the base have changed since the run began. Start it again.")
+    server = simulation.server(ServerOptions.from_dict(plain["options"]))
+    return {EDGE: server, UPPER_MARK: simulation.upper_mark(server)}

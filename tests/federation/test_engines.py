@@ -51,7 +51,7 @@ def test_a_window_over_a_polled_grid_gives_the_same(configure, clean, tmp_path):
     assert rows_over(configure(cache=str(tmp_path / "other")), grid) == clean
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 4))])
 def test_worker_processes_give_the_same(configure, run_strategy, clean, tmp_path, workers):
     with log_file(tmp_path / "run.log"):
         rows = run_strategy(configure(cache=str(tmp_path / "other")), Inline(workers=workers), CLIENT_APP)

@@ -50,7 +50,7 @@ def upload(simulation, state, device):
 
 def counts(simulation, delivery):
     shard, model = simulation.shard(delivery.device), delivery.stored.build().model
-    return lambda images: evaluate(shard, model, delivery.edge.classes)
+    return lambda images: evaluate(shard, model, delivery.classes)
 
 
 def failing(error):
@@ -147,9 +147,9 @@ def test_who_is_missing_or_silent_has_failed(simulation, state, calm):
     ],
 )
 def test_a_model_that_cannot_be_derived(simulation, state, calm, monkeypatch, error, status, reason):
-    derive = state.server.derive
+    derive = state.server.derive_within
     monkeypatch.setattr(
-        state.server, "derive", lambda device, proxy: failing(error)() if device == 1 else derive(device, proxy)
+        state.server, "derive_within", lambda device, *rest: failing(error)() if device == 1 else derive(device, *rest)
     )
     rows = go_through(simulation, state)
     assert (rows[1]["status"], rows[1]["reason"]) == (status, reason)
@@ -157,7 +157,7 @@ def test_a_model_that_cannot_be_derived(simulation, state, calm, monkeypatch, er
 
 
 @pytest.mark.parametrize("error", [DiskError("the disk is full"), OSError("input/output error")])
-@pytest.mark.parametrize("step", ["choose_proxy", "derive"])
+@pytest.mark.parametrize("step", ["choose_proxy", "derive_within"])
 def test_this_machines_own_trouble_ends_the_round(simulation, state, monkeypatch, error, step):
     monkeypatch.setattr(state.server, step, failing(error))
     with pytest.raises(type(error)):

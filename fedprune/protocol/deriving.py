@@ -1,0 +1,139 @@
+"""Deriving one model as a task by itself: what is asked, what comes of it, and who does it.
+
+A model follows from its task, the public images and the base alone, so that it is the same wherever it is derived, and
+in whatever order.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
+from fedprune.core.text import describe
+from fedprune.data.images import IntArray
+from fedprune.devices.budget import Budget
+from fedprune.protocol.storage import StoredModel
+from fedprune.vit.surgery import EdgeModel
+
+EDGE, UPPER_MARK = "edge", "oracle"  # what a device's model is for
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model that is to be derived.
+
+    Attributes:
+        device: Whose it is.
+        role: `edge`, or `oracle` for an upper mark.
+        proxy: Indices of the images that it is derived from.
+        budget: What it must not exceed.
+        classes: Classifier rows to keep; None keeps all.
+    """
+
+    device: int
+    role: str
+    proxy: IntArray
+    budget: Budget
+    classes: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A model that was derived.
+
+    Attributes:
+        stored: The model, taken apart.
+        params: Its parameters.
+        macs: Its multiply-accumulates an image.
+        notes: What method and recovery tell about their work.
+        seconds: What it took.
+    """
+
+    stored: StoredModel
+    params: int
+    macs: int
+    notes: Mapping[str, float | str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no model: the status and the reason of the device's row."""
+
+    status: str
+    reason: str
+
+
+Outcome = Derived | Failure
+
+
+class Deriver(Protocol):
+    """Derives the models of one role: a server."""
+
+    def derive_within(self, device: int, proxy: IntArray, budget: Budget, classes: tuple[int, ...] | None) -> EdgeModel:
+        """Derive one model."""
+
+
+class UpperMarks(Deriver, Protocol):
+    """What a simulation adds to a round: a second model for each device, derived from the device's own images."""
+
+    def prepare_upper_marks(self, devices: Sequence[int]) -> None:
+        """Compute the evidence that these devices' upper marks need, in one pass."""
+
+    def oracle_proxy(self, device: int) -> IntArray:
+        """Return the indices of the device's own images that its upper mark is derived from."""
+
+
+class Executor(Protocol):
+    """Carries out tasks: here, or in other processes."""
+
+    def derive(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+        """Yield each task with its outcome, in their order; tasks may be taken ahead of the outcome that is yielded."""
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Derives model after model in this process, each as it is asked for.
+
+    Attributes:
+        derivers: Who derives, by role.
+    """
+
+    derivers: Mapping[str, Deriver]
+
+    def derive(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+        """Yield each task with its outcome."""
+        for task in tasks:
+            yield task, attempt(self.derivers[task.role], task)
+
+
+def attempt(deriver: Deriver, task: Task) -> Outcome:
+    """Derive a model, or say why there is none; what is odd about one device must not end the others' run.
+
+    Raises:
+        DiskError: this machine's affair: no device has failed.
+        OSError: likewise.
+    """
+    start = time.perf_counter()
+    try:
+        edge = deriver.derive_within(task.device, task.proxy, task.budget, task.classes)
+        stored = StoredModel.of(edge)
+        return Derived(stored, edge.params, edge.macs, edge.notes, time.perf_counter() - start)
+    except (DiskError, OSError):
+        raise
+    except FedpruneError as error:
+        return Failure(status_of(error), str(error))
+    except Exception as error:
+        logger.exception("device %d: no %s model", task.device, task.role)
+        return Failure("failed", f"no {task.role} model: {describe(error)}")
+
+
+def status_of(error: FedpruneError) -> str:
+    """Return what an error makes of a device's row."""
+    if isinstance(error, ReportRejected):
+        return "rejected"
+    return "refused" if isinstance(error, BudgetError) else "failed"
