@@ -1,11 +1,10 @@
 """The precision `auto` becomes what it means on this machine, before a configuration gets its id."""
 
-import dataclasses
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
 
+from fedprune.core.nested import replace_nested
 from fedprune.experiment.config import RunConfig
 from fedprune.vit.base_file import expected_shape
 from fedprune.vit.precision import choose
@@ -13,7 +12,6 @@ from fedprune.vit.precision import choose
 logger = logging.getLogger(__name__)
 
 NARROW = 64  # width that is asked for where an option does not tell its base's: the packaged base's
-Option = TypeVar("Option")
 
 
 def settle_precision(config: RunConfig) -> RunConfig:
@@ -27,21 +25,9 @@ def settle_precision(config: RunConfig) -> RunConfig:
         choice = choose(NARROW if shape is None else shape.embed, config.compute, Path(config.cache))
         precision = choice.precision
         _tell(f"precision: {precision} ({choice.reason}; set precision to choose yourself)")
-    return _replaced(config, precision)
+    return replace_nested(config, "precision", lambda value: precision if value == "auto" else value)
 
 
 @cache
 def _tell(line: str) -> None:
     logger.warning(line)
-
-
-def _replaced(option: Option, precision: str) -> Option:
-    """Replace `auto` in a dataclass and in all dataclasses inside it."""
-    changes: dict[str, Any] = {}
-    for each in dataclasses.fields(option):  # type: ignore[arg-type]
-        value = getattr(option, each.name)
-        if each.name == "precision" and value == "auto":
-            changes["precision"] = precision
-        elif dataclasses.is_dataclass(value) and (new := _replaced(value, precision)) != value:
-            changes[each.name] = new
-    return dataclasses.replace(option, **changes) if changes else option  # type: ignore[type-var]

@@ -8,11 +8,14 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedprune.core.errors import ConfigError
+from fedprune.core.nested import replace_nested
 from fedprune.core.registry import build
+from fedprune.experiment.config import RunConfig
 from fedprune.study.collect import Reading
 from fedprune.study.metrics import metric
 from fedprune.study.names import read_yaml, study_folder, study_names
@@ -28,6 +31,7 @@ SMOKE: Settings = {
     "proxy_size": 24,
     "features.anchors": 8,
 }
+SMOKE_TRAINING = {"steps": 10, "epochs": 1}  # at most, of whatever is trained in a run
 
 
 @dataclass(frozen=True)
@@ -185,12 +189,20 @@ class Study:
             ):
                 labels = {"row": row.label, "column": column.label, "seed": str(seed)}
                 labels |= {key: str(value) for key, value in drawn.items()}
-                cell = Cell(labels, configure({**shared, **row.settings, **drawn, "seed": seed}, extra))
+                config = configure({**shared, **row.settings, **drawn, "seed": seed}, extra)
+                cell = Cell(labels, _tiny(config) if smoke else config)
                 planned += [Reading(row.label, column.label, metric(name), cell, only, number) for name in wanted]
         return planned
 
     def _both(self) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
         return self.rows, self.columns or (Line(metric(self.metric).label),)
+
+
+def _tiny(config: RunConfig) -> RunConfig:
+    """Cut every training in it short."""
+    for name, most in SMOKE_TRAINING.items():
+        config = replace_nested(config, name, partial(min, most))
+    return config
 
 
 def _draws(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

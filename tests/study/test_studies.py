@@ -8,7 +8,7 @@ from fedprune.core.errors import ConfigError
 from fedprune.report.figure import DRAWINGS
 from fedprune.report.pictures import PICTURES
 from fedprune.study.names import read_yaml, study_folder, study_names
-from fedprune.study.study import Study, cells_of, read_study
+from fedprune.study.study import SMOKE_TRAINING, Study, cells_of, read_study
 
 NAMES = sorted(study_names())
 
@@ -71,6 +71,8 @@ def test_a_smoke_run_is_smaller_than_any_scale():
     full = read_study("tap/proxy").readings("glyphs", seeds=[0])[0]
     assert reading.cell.config.partition.devices < full.cell.config.partition.devices
     assert reading.cell.config.proxy_size < full.cell.config.proxy_size
+    trained = read_study("spvit/package").readings("glyphs", seeds=[0], smoke=True)[0]
+    assert trained.cell.config.tokens.training.steps == SMOKE_TRAINING["steps"]
 
 
 def test_wrong_studies_end_in_a_sentence(tmp_path):

@@ -156,6 +156,7 @@ def test_local_weights_are_found_in_the_folder_of_the_environment(weights, publi
 def test_weights_that_do_not_fit_are_refused_with_a_sentence(weights, world, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("FEDPRUNE_MODELS", raising=False)
     other = tmp_path / "other.safetensors"
     tensors = create(TINY | {"num_classes": 3, "depth": 12}).state_dict()
     save_file(tensors, other)
