@@ -17,7 +17,8 @@ class Scale:
     """One size at which a study runs.
 
     Attributes:
-        seeds: Number of seeds, from 0 on.
+        seeds: Number of seeds.
+        first_seed: The first of them; the others follow.
         settings: What all runs of this scale share.
         draws: Settings with several values each: a seed's runs differ in them, and are averaged before anything else.
             Where a row or column has such a setting in its `without`, there is one run a seed.
@@ -28,10 +29,16 @@ class Scale:
     settings: dict[str, Any] = field(default_factory=dict)
     draws: dict[str, list[Any]] = field(default_factory=dict)
     note: str = ""
+    first_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError("seeds must be at least 1")
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 def read_scales(values: Any, path: Path) -> dict[str, Scale]:

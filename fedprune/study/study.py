@@ -185,7 +185,7 @@ class Study:
             draws = _draws({key: values for key, values in chosen.draws.items() if key not in without})
             only = {**column.only, **row.only}
             for seed, (number, drawn) in itertools.product(
-                range(chosen.seeds) if seeds is None else seeds, enumerate(draws)
+                chosen.all_seeds if seeds is None else seeds, enumerate(draws)
             ):
                 labels = {"row": row.label, "column": column.label, "seed": str(seed)}
                 labels |= {key: str(value) for key, value in drawn.items()}

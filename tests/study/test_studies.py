@@ -1,5 +1,6 @@
 """Every table and figure that the project names composes at each of its scales, and says where its numbers are from."""
 
+import csv
 import dataclasses
 
 import pytest
@@ -122,7 +123,7 @@ def test_scales_are_a_shared_set_or_that_with_changes(tmp_path):
 
     file.write_text(head + "privacy\n")
     assert {name: dataclasses.asdict(scale) for name, scale in read_study(str(file)).scales.items()} == {
-        name: {"settings": {}, "draws": {}, "note": "", **options} for name, options in shared.items()
+        name: {"settings": {}, "draws": {}, "note": "", "first_seed": 0, **options} for name, options in shared.items()
     }
     file.write_text(
         head + "{like: privacy, digits: {seeds: 7, settings: {proxy_size: 9}, draws: {seed: [1]}}, tiny: {seeds: 1}}\n"
@@ -144,6 +145,20 @@ def test_shared_scales_are_shared():
     for name in read_yaml(study_folder() / "scales.yaml"):
         users = [text for text in texts if f"scales: {name}\n" in text or f"like: {name}\n" in text]
         assert len(users) > 1, name
+
+
+def test_fresh_seeds_are_none_that_a_committed_number_was_measured_on():
+    committed = set()
+    for path in (study_folder().parent / "results").glob("*/*/*.csv"):
+        study = study_folder() / path.parts[-3] / f"{path.stem}.yaml"
+        if study.is_file() and "fresh" not in study.read_text(encoding="utf-8"):
+            committed |= {int(row["seed"]) for row in csv.DictReader(path.open(encoding="utf-8"))}
+    assert committed >= {0, 1, 2, 3, 4}
+    for scale in read_study("cut/parts").scales.values():
+        assert len(scale.all_seeds) == scale.seeds
+        assert committed.isdisjoint(scale.all_seeds)
+    (glyphs,) = {reading.cell.config.seed for reading in read_study("cut/parts").readings("glyphs")[:1]}
+    assert glyphs == 100
 
 
 def test_a_run_behind_two_numbers_is_planned_once():
