@@ -62,7 +62,16 @@ class MixtureFit(ABC):
         return ()
 
     def _em(self, projected: FloatArray, components: int, space: FeatureSpace, seed: int) -> Mixture:
-        if len(projected) == 0:
-            raise DataError("A device without training images cannot fit a mixture. Leave it out of the partition.")
+        require_images(projected)
         allowed = max(1, len(projected) // self.images_per_component)
         return fit_em(projected, min(components, allowed), self.covariance, self.floor * space.variance, seed)
+
+
+def require_images(projected: FloatArray) -> None:
+    """Refuse a device without images.
+
+    Raises:
+        DataError: there is none.
+    """
+    if len(projected) == 0:
+        raise DataError("A device without training images cannot fit a mixture. Leave it out of the partition.")

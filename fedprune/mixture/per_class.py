@@ -8,7 +8,7 @@ from fedprune.core.errors import DataError
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
-from fedprune.mixture.fit import MixtureFit
+from fedprune.mixture.fit import MixtureFit, require_images
 from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 
 
@@ -37,6 +37,7 @@ class PerClassFit(MixtureFit):
         """Fit each class and weigh it by its share of the images."""
         if labels is None:
             raise DataError("The mixture 'gmm_per_class' needs the device's labels. Choose 'gmm' where there are none.")
+        require_images(projected)
         classes, counts = np.unique(labels, return_counts=True)
         parts = [
             self._em(projected[labels == label], self.components, space, stream_seed(seed, "mixture", int(label)))

@@ -36,6 +36,7 @@ class Sums:
 
         self._square, self._cross = zeros(inputs, inputs), zeros(inputs, outputs)
         self._first, self._second, self._total = zeros(inputs), zeros(outputs), zeros()
+        self._epsilon = 0.0  # of the least precise products
 
     def add(self, values: Tensor, wanted: Tensor, counts: Tensor) -> "Sums":
         """Add a batch.
@@ -45,6 +46,7 @@ class Sums:
             wanted: (..., outputs)
             counts: (...) how much each token counts.
         """
+        self._epsilon = max(self._epsilon, torch.finfo(wanted.dtype).eps)
         counts = counts.to(wanted.dtype).flatten()
         values, wanted = values.to(wanted.dtype).flatten(0, -2), wanted.flatten(0, -2)
         weighted = (values * counts[:, None]).T
@@ -74,6 +76,11 @@ class Sums:
         return square.addr_(self._first, self.mean, alpha=-1)
 
     @property
+    def rounding(self) -> Tensor:
+        """What rounding may leave of the scatter's mean diagonal where all z are the same."""
+        return 100 * self._epsilon * self._square.diagonal().mean()
+
+    @property
     def cross(self) -> Tensor:
         """The scatter of z and t about their means (inputs, outputs)."""
         return self._cross.addr(self._first, self.mean_wanted, alpha=-1)
@@ -95,8 +102,9 @@ def solve(
     scatter, cross, mean_wanted = sums.scatter, sums.cross, sums.mean_wanted
     if through is not None:
         cross, mean_wanted = cross @ through[0].T, through[0] @ mean_wanted + through[1]
-    penalty = ridge * scatter.diagonal().mean()
-    if penalty > 0:  # the minimum solves (scatter + penalty) W^T = cross + penalty W_cut^T
+    spread = scatter.diagonal().mean()
+    if spread > sums.rounding:  # else all z are one z many times, and what is left of it is no scatter
+        penalty = ridge * spread  # the minimum solves (scatter + penalty) W^T = cross + penalty W_cut^T
         scatter.diagonal().add_(penalty)
         pulled = cross.add_(penalty * weight.T)
         weight = torch.cholesky_solve(pulled, torch.linalg.cholesky(scatter)).T

@@ -155,6 +155,19 @@ def test_one_constant_input_leaves_the_weights_and_moves_the_bias() -> None:
     assert torch.equal(shift, torch.full((2,), 4.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_image_many_times_is_one_constant_input(dtype: torch.dtype) -> None:
+    """Rounding leaves a scatter of one input that is not quite zero, and not positive either."""
+    for seed in range(50):
+        draw = torch.Generator().manual_seed(seed)
+        weight, bias = torch.randn(6, 16, generator=draw).double(), torch.randn(6, generator=draw).double()
+        inputs, wanted = (torch.randn(1, 1, size, generator=draw).to(dtype) for size in (16, 6))
+        many = [[values.expand(1, 16, -1)] for values in (inputs, wanted)]
+        new, shift = solve(weight, bias, sums_of(*many, [torch.ones(1, 16)]), 0.1)
+        assert torch.equal(new, weight)
+        torch.testing.assert_close(new @ inputs[0, 0].double() + shift, wanted[0, 0].double(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["plain", "layer_scale", "distilled", "average"])
 @pytest.mark.parametrize("order", ["sequential", "parallel"])
 def test_nothing_cut_nothing_changed(kind: str, order: str) -> None:
