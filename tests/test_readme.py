@@ -79,11 +79,9 @@ def test_the_example_method_runs_from_one_file(tmp_path, shared_cache):
 
 def test_the_example_method_keeps_the_contract(tmp_path):
     (tmp_path / "quiet.py").write_text(EXAMPLE)
-    (tmp_path / "checking.py").write_text(CHECKING)
+    needs_no_pytest = "import sys\nassert not {'pytest', 'hypothesis'} & set(sys.modules)\n"
+    (tmp_path / "checking.py").write_text(CHECKING + needs_no_pytest)
     subprocess.run([sys.executable, "checking.py"], cwd=tmp_path, check=True)
-    (tmp_path / "checking.py").write_text(CHECKING.replace("Quiet()", "Quiet"))
-    broken = subprocess.run([sys.executable, "checking.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert "AssertionError: " in broken.stderr
 
 
 OWN = [

@@ -24,6 +24,8 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "layer_scale": {"init_values": 0.3, "no_embed_class": True},
     "distilled": {},
     "average": {"global_pool": "avg", "class_token": False},
+    "average_with_class_token": {"global_pool": "avg"},
+    "registers": {"reg_tokens": 2, "init_values": 0.5},
 }
 
 
@@ -124,3 +126,24 @@ def half_of(shape: Shape, what: str) -> Keep:
         return replace(block, **{what: values[..., : values.shape[-1] // 2]})
 
     return replace(keep, blocks=tuple(halve(block) for block in keep.blocks))
+
+
+def random_keep(shape: Shape, seed: int) -> Keep:
+    """Draw units to keep in all seven dimensions; some branches and blocks are gone."""
+    draw = np.random.default_rng(seed)
+
+    def some(width: int, least: int = 1) -> IntArray:
+        return np.sort(draw.choice(width, draw.integers(least, width + 1), replace=False))
+
+    def rows(heads: int, width: int) -> IntArray:
+        count = int(draw.integers(1, width + 1))
+        chosen = [np.sort(draw.choice(width, count, replace=False)) for _ in range(heads)]
+        return np.array(chosen, dtype=np.int64).reshape(heads, count)
+
+    blocks = []
+    for index in some(len(shape.blocks), 2).tolist():
+        block = shape.blocks[index]
+        heads = some(block.heads) if draw.random() > 1 / 6 else np.arange(0)
+        neurons = some(block.neurons) if draw.random() > 1 / 6 else np.arange(0)
+        blocks.append(BlockKeep(index, heads, rows(len(heads), block.qk), rows(len(heads), block.v), neurons))
+    return Keep(some(shape.embed, 4), some(shape.classes, 2), tuple(blocks))

@@ -19,8 +19,8 @@ from fedprune.data.labels import in_natural_order
 from fedprune.data.parquet import Parquet
 from fedprune.data.shard import ShardsOfLabels
 from fedprune.data.table import Chunks, Columns, read_hub
+from fedprune.testing.partitions import labelled
 from tests.data.pictures import fill, picture, write
-from tests.data.sets import labelled
 from tests.situations import saw
 
 

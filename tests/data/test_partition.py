@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +12,8 @@ from fedprune.data.partition_file import load_partition, save_partition
 from fedprune.data.pathological import Pathological
 from fedprune.data.shard import ShardsOfLabels
 from fedprune.data.subtasks import Subtasks
-from tests.data.sets import labelled
+from fedprune.testing import parametrize_with_checks
+from fedprune.testing.partitions import labelled
 from tests.situations import saw
 
 GROUPS = {"first": (0, 1, 2, 3), "second": (4, 5, 6), "third": (7, 8, 9)}
@@ -28,44 +27,9 @@ PARTITIONERS = [
 ]
 
 
-def law(labels, indices, classes=10):
-    counts = np.bincount(labels[indices], minlength=classes)
-    return counts / counts.sum()
-
-
-@pytest.mark.parametrize("partitioner", PARTITIONERS, ids=lambda option: option.name)
-def test_every_partition_is_disjoint_repeatable_and_lawful(partitioner):
-    partition = partitioner.split(TEN, seed=3)
-    train_parts = [partition.pool, partition.validation, *(shard.train for shard in partition.shards)]
-    together = np.concatenate(train_parts)
-    assert len(np.unique(together)) == len(together), "an image of train stands in two parts"
-    assert together.min() >= 0
-    assert together.max() < len(TEN.train)
-    assert [shard.device for shard in partition.shards] == list(range(6))
-    for shard in partition.shards:
-        assert len(shard.train)
-        assert len(shard.test)
-        assert len(np.unique(shard.test)) == len(shard.test)
-        assert shard.classes == tuple(np.unique(TEN.train.labels[shard.train]))
-        difference = np.abs(law(TEN.train.labels, shard.train) - law(TEN.test.labels, shard.test))
-        assert difference.max() <= 1 / len(shard.test) + 1e-12, "test images follow another label law"
-
-    again = partitioner.split(TEN, seed=3)
-    assert again.fingerprint == partition.fingerprint
-    for one, other in zip(partition.shards, again.shards, strict=True):
-        np.testing.assert_array_equal(one.train, other.train)
-        np.testing.assert_array_equal(one.test, other.test)
-
-
-@pytest.mark.parametrize("partitioner", PARTITIONERS, ids=lambda option: option.name)
-def test_the_seed_moves_shards_and_the_pool_seed_moves_the_public_images(partitioner):
-    partition, other = partitioner.split(TEN, seed=0), partitioner.split(TEN, seed=1)
-    np.testing.assert_array_equal(partition.pool, other.pool)
-    np.testing.assert_array_equal(partition.validation, other.validation)
-    assert any(not np.array_equal(a.train, b.train) for a, b in zip(partition.shards, other.shards, strict=True))
-    assert partition.fingerprint != other.fingerprint
-    moved = dataclasses.replace(partitioner, pool_seed=1).split(TEN, seed=0)
-    assert not np.array_equal(partition.pool, moved.pool)
+@parametrize_with_checks("partition", PARTITIONERS)
+def test_partitions_keep_their_contract(option, check):
+    check(option)
 
 
 @given(

@@ -16,6 +16,7 @@ from fedprune.data.image_folder import ImageFolder
 from fedprune.data.imagenet_sample import KINDS, ImagenetSample
 from fedprune.data.parquet import Parquet
 from fedprune.data.tiny_imagenet import TinyImagenet
+from fedprune.testing import check_data
 from tests.data.pictures import picture, write
 
 
@@ -35,6 +36,7 @@ def test_parquet_gives_pixels_names_groups_and_drops_members_from_test(root):
     assert pixels.shape == (2, 6, 6, 3)
     assert pixels[:, 0, 0].tolist() == [[5, 0, 250], [0, 0, 255]]
     assert data.test.labels.tolist() == [0, 2], "the test image that stands in train was not dropped"
+    check_data(Parquet(root=str(root), group_column="group"))
 
 
 def test_the_fingerprint_follows_content_and_size_only(root, tmp_path_factory):
@@ -145,6 +147,7 @@ def test_image_folder_reads_classes_in_order(tmp_path):
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.train.read(np.arange(6))[:, 0, 0, 0].tolist() == [10, 11, 12, 200, 201, 202]
     assert ImageFolder(root=str(tmp_path)).load().fingerprint == data.fingerprint
+    check_data(ImageFolder(root=str(tmp_path)))
 
     (tmp_path / "train" / "ant" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Image 0 .*0\.png.* cannot be read as an image"):

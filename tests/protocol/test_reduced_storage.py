@@ -13,10 +13,12 @@ import fedprune
 from fedprune.cli.main import main
 from fedprune.core.errors import FedpruneError, ModelError
 from fedprune.protocol.storage import StoredModel, save_edge_model
+from fedprune.testing.reducers import stir
+from fedprune.testing.tasks import random_keep
 from fedprune.tokens.edge_model import reduced_edge
 from fedprune.vit.surgery import cut
-from tests.tokens.test_reduced import NAMES, REDUCERS, stir
-from tests.tokens.vits import images, random_base, random_keep
+from tests.tokens.test_reduced import NAMES, REDUCERS
+from tests.tokens.vits import images, random_base
 
 ELSEWHERE = """
 import sys, numpy, torch, fedprune

@@ -1,8 +1,5 @@
 """What a wrong option hears: the promise that it breaks and a sentence about how."""
 
-import subprocess
-import sys
-import textwrap
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -174,21 +171,6 @@ def test_refusals_in_other_words_are_noticed():
         expect_raises(ValueError, "five", "small"),
     ):
         raise ValueError("large")
-
-
-def test_contracts_need_no_pytest():
-    code = """
-        import sys
-        for name in ("pytest", "_pytest", "hypothesis"):
-            sys.modules[name] = None  # as where it is not installed
-        import fedprune.testing
-        try:
-            fedprune.testing.check_method(None)
-        except AssertionError:
-            raise SystemExit(0)
-        raise SystemExit("None keeps the contract?")
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 def test_every_check_of_an_option_has_a_name_of_its_own():

@@ -10,12 +10,12 @@ from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
 from fedprune.data.public import cut_public
 from fedprune.data.subtasks import Subtasks
+from fedprune.testing.partitions import labelled
 from fedprune.vit.base import Base, Preprocess, evaluating, predict
 from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED, GlyphBase
 from fedprune.vit.branches import quick
 from fedprune.vit.training import accuracy_of
-from tests.data.sets import labelled
 
 TINY = {"model": "vit_tiny_patch16_224", "img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SQUARE = Preprocess(8, (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))
