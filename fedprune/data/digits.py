@@ -28,7 +28,6 @@ class Digits(DataSource):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share is a share: it must lie between 0 and 1, not {self.test_share}.")
         if self.image_size < 8:

@@ -23,7 +23,6 @@ class Dirichlet(ShardPartitioner):
     min_images: int = 10
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.alpha <= 0:
             raise ValueError(f"alpha must be above 0, not {self.alpha}.")

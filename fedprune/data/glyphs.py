@@ -81,7 +81,6 @@ class Glyphs(DataSource):
     fonts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if self.train_per_class < 1 or self.test_per_class < 1:
             raise ValueError("train_per_class and test_per_class must be at least 1.")
         if not 0 <= self.noise <= 128:

@@ -40,7 +40,6 @@ class ImageFolder(DataSource):
     suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}.")
 

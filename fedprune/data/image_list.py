@@ -36,7 +36,6 @@ class ImageList(DataSource):
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}.")
 

@@ -35,7 +35,6 @@ class ShardPartitioner(Partitioner):
     max_test: int = 300
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if min(self.devices, self.max_train, self.max_test) < 1:
             raise ValueError("devices, max_train and max_test must be at least 1.")
         if not (0 < self.pool_share < 1 and 0 < self.validation_share < 1):

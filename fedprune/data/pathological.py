@@ -21,7 +21,6 @@ class Pathological(ShardPartitioner):
     classes_per_device: int = 10
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.classes_per_device < 1:
             raise ValueError(f"classes_per_device must be at least 1, not {self.classes_per_device}.")

@@ -22,7 +22,6 @@ class ShardsOfLabels(ShardPartitioner):
     shards_per_device: int = 4
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.shards_per_device < 1:
             raise ValueError(f"shards_per_device must be at least 1, not {self.shards_per_device}.")

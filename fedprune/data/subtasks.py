@@ -33,7 +33,6 @@ class Subtasks(ShardPartitioner):
     classes_per_device: int = 8
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.choice not in CHOICES:
             raise ValueError(f"choice must be one of {', '.join(CHOICES)}, not {self.choice!r}.")

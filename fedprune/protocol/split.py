@@ -51,7 +51,6 @@ class Splitting:
     runtime: str = "onnxruntime"
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if not self.ratios or any(not 0 < ratio <= 1 for ratio in self.ratios):
             raise ValueError("ratios lie above 0 and up to 1, and there is at least one")
         if self.judges < 1:

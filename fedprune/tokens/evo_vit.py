@@ -96,7 +96,6 @@ class EvoVit(Reducer):
     mixing: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if not 0 < self.start < 1:
             raise ValueError(f"start is {self.start}; it lies between 0 and 1")

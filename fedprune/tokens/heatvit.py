@@ -139,7 +139,6 @@ class HeatVit(LearnedReducer):
     gelu_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.package not in PACKAGES:
             raise ValueError(f"package is {self.package!r}; choose one of {', '.join(PACKAGES)}")

@@ -199,7 +199,6 @@ class Staged(Reducer):
     ratios: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if (
             not self.places

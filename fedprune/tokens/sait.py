@@ -55,7 +55,6 @@ class Sait(Staged):
     mass: float = 0.8
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if not 0 < self.mass <= 1:
             raise ValueError(f"mass is {self.mass}; it is a share above 0 and at most 1")

@@ -72,7 +72,6 @@ class SpVit(LearnedReducer):
     package: str = "weighted_mean"
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.package not in PACKAGES:
             raise ValueError(f"package is {self.package!r}; choose one of {', '.join(PACKAGES)}")

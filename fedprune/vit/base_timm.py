@@ -36,7 +36,6 @@ class TimmBase(Pretrained, BaseSource):
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.head not in HEADS:
             raise ValueError(f"head is {self.head!r}; choose one of {', '.join(HEADS)}.")

@@ -55,7 +55,6 @@ class Probe:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if not self.strengths or min(self.strengths) <= 0 or self.iterations < 1:
             raise ValueError("strengths must be one or more numbers above 0, and iterations at least 1.")
         if self.precision not in PRECISIONS:

@@ -48,7 +48,6 @@ class Pretrained:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check the options."""
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != 3:

@@ -60,7 +60,6 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError("epochs and batch_size must be at least 1.")
         if self.learning_rate <= 0 or self.weight_decay < 0:
