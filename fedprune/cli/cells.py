@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -13,8 +14,9 @@ from fedprune.core.files import write_json
 from fedprune.experiment.expected import expected_seconds
 from fedprune.experiment.record import CONFIG, is_finished
 from fedprune.study.campaign import launch, run_cells
-from fedprune.study.collect import Reading
+from fedprune.study.collect import Reading, collect
 from fedprune.study.status import STATES, CellStatus, seconds_left, status_of
+from fedprune.study.study import Study, cells_of
 from fedprune.study.sweep import Cell, Sweep
 from fedprune.study.worker import Outcome
 
@@ -48,6 +50,19 @@ def run_missing(sweep: Sweep, arguments: argparse.Namespace) -> int:
         else:
             _run_here(waiting, arguments.workers, runs / ".sweeps" / sweep.name)
     return sum(status.state != "done" for status in status_of(sweep.cells))
+
+
+def gather(study: Study, arguments: argparse.Namespace) -> tuple[Sweep, pd.DataFrame] | None:
+    """Plan a study's runs, run what is missing if asked to, and collect; nothing with `--dry-run`, which shows."""
+    readings = study.readings(arguments.scale, arguments.seeds, arguments.smoke, arguments.overrides)
+    sweep = cells_of(study.name, readings)
+    if arguments.dry_run:
+        show_status(sweep, in_full=True)
+        return None
+    if arguments.run_missing:
+        run_missing(sweep, arguments)
+        measure_missing(readings)
+    return sweep, collect(readings)
 
 
 def measure_missing(readings: Sequence[Reading]) -> None:

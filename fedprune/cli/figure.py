@@ -30,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing if asked to, draw; 1 where a point is missing."""
-    from fedprune.cli.cells import measure_missing, run_missing, show_status
+    from fedprune.cli.cells import gather
     from fedprune.report.figure import draw, is_measured
     from fedprune.report.pictures import draw_picture
     from fedprune.report.results import folder_of, note_picture, note_runs, stem_of, write_csv
     from fedprune.report.scene import Scene
     from fedprune.report.style import save
-    from fedprune.study.collect import collect, missing
-    from fedprune.study.study import cells_of, read_study
+    from fedprune.study.collect import missing
+    from fedprune.study.study import read_study
     from fedprune.study.sweep import configure
 
     study = read_study(arguments.name)
@@ -52,15 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         note_picture(folder, stem, scene.config, time.perf_counter() - start)
         print(f"written: {', '.join(map(str, paths))}")
         return 0
-    readings = study.readings(arguments.scale, arguments.seeds, arguments.smoke, arguments.overrides)
-    sweep = cells_of(study.name, readings)
-    if arguments.dry_run:
-        show_status(sweep, in_full=True)
+    gathered = gather(study, arguments)
+    if gathered is None:
         return 0
-    if arguments.run_missing:
-        run_missing(sweep, arguments)
-        measure_missing(readings)
-    tidy = collect(readings)
+    sweep, tidy = gathered
     lost = len(missing(tidy))
     if lost:
         print(f"{lost} of {len(tidy)} numbers are missing. Add --run to run what is missing.")

@@ -41,13 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing if asked to, collect, render; 1 where a cell is missing."""
-    from fedprune.cli.cells import measure_missing, run_missing, show_status
+    from fedprune.cli.cells import gather, run_missing
     from fedprune.report.results import table_from_csv, write_table
     from fedprune.report.sweep_table import sweep_table
     from fedprune.report.table import build_table
-    from fedprune.study.collect import collect
     from fedprune.study.names import study_names
-    from fedprune.study.study import cells_of, read_study
+    from fedprune.study.study import read_study
     from fedprune.study.sweep import plan_of
 
     if arguments.name not in study_names() and not arguments.name.startswith("experiments/"):
@@ -58,15 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     study = read_study(arguments.name)
     if arguments.csv:
         return _show(table_from_csv(study, arguments.scale, arguments.csv), arguments)
-    readings = study.readings(arguments.scale, arguments.seeds, arguments.smoke, arguments.overrides)
-    sweep = cells_of(study.name, readings)
-    if arguments.dry_run:
-        show_status(sweep, in_full=True)
+    gathered = gather(study, arguments)
+    if gathered is None:
         return 0
-    if arguments.run_missing:
-        run_missing(sweep, arguments)
-        measure_missing(readings)
-    tidy = collect(readings)
+    sweep, tidy = gathered
     table = build_table(study, arguments.scale, tidy)
     code = _show(table, arguments)
     if arguments.write:

@@ -154,6 +154,16 @@ def decode(encoded: Encoded, side: int, what: str) -> Pixels:
     return np.asarray(image)
 
 
+def check_size(side: int | None) -> None:
+    """Refuse a side that no image has.
+
+    Raises:
+        ValueError: it is below one pixel.
+    """
+    if side is not None and side < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, not {side}.")
+
+
 def shorter_side(encoded: Encoded, what: str) -> int:
     """Return the shorter side of an image in pixels.
 

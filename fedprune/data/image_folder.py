@@ -9,7 +9,7 @@ import numpy as np
 from fedprune.core.content import file_hashes
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
-from fedprune.data.encoded import EncodedImages, dataset_of, shorter_side
+from fedprune.data.encoded import EncodedImages, check_size, dataset_of, shorter_side
 from fedprune.data.images import Dataset, DataSource
 from fedprune.data.labels import in_natural_order, natural_key
 
@@ -40,8 +40,7 @@ class ImageFolder(DataSource):
     suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}.")
+        check_size(self.image_size)
 
     def load(self) -> Dataset:
         """List the files; images are decoded when they are read.

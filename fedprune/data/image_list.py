@@ -8,7 +8,7 @@ import numpy as np
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
-from fedprune.data.encoded import dataset_of, shorter_side
+from fedprune.data.encoded import check_size, dataset_of, shorter_side
 from fedprune.data.image_folder import images_in
 from fedprune.data.images import Dataset, DataSource
 from fedprune.data.labels import Column, classes_of
@@ -36,8 +36,7 @@ class ImageList(DataSource):
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}.")
+        check_size(self.image_size)
 
     def load(self) -> Dataset:
         """Read the lists; images are decoded when they are read.

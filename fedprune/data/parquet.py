@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
-from fedprune.data.encoded import EncodedImages, dataset_of, shorter_side
+from fedprune.data.encoded import EncodedImages, check_size, dataset_of, shorter_side
 from fedprune.data.images import Dataset, DataSource, IntArray
 from fedprune.data.labels import classes_of
 from fedprune.data.table import Columns, Table, find_files, read_hub, read_local
@@ -49,8 +49,7 @@ class Parquet(DataSource):
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}.")
+        check_size(self.image_size)
 
     def load(self) -> Dataset:
         """Read both splits; images stay encoded until they are read.

@@ -22,9 +22,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import fedprune
 from fedprune.core.discovery import import_plugins
 from fedprune.core.errors import ConfigError
+from fedprune.core.files import shipped
 from fedprune.core.kinds import KINDS
 from fedprune.core.outline import outline, read
 from fedprune.core.registry import names, schema
@@ -40,10 +40,8 @@ NOT_WORDS = ("true", "false", "null", "inf", "nan")
 
 
 def config_folder() -> Path:
-    """Return the folder `conf/`: inside an installed package, or beside the package in a checkout."""
-    package = Path(fedprune.__file__).parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
+    """Return the folder of configurations."""
+    return shipped("conf")
 
 
 def quoted(text: str) -> str:

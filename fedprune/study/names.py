@@ -5,15 +5,13 @@ from typing import Any
 
 import yaml
 
-import fedprune
 from fedprune.core.errors import ConfigError
+from fedprune.core.files import shipped
 
 
 def study_folder() -> Path:
-    """Return the folder `experiments/`: inside an installed package, or beside the package in a checkout."""
-    package = Path(fedprune.__file__).parent
-    installed = package / "experiments"
-    return installed if installed.is_dir() else package.parent / "experiments"
+    """Return the folder of studies."""
+    return shipped("experiments")
 
 
 def study_names(kind: str | None = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from fedprune.vit.counts import Work
 from fedprune.vit.shape import Shape
 from fedprune.vit.stream import is_rotated
 from fedprune.vit.surgery import EdgeModel
+from fedprune.vit.weights_file import under
 
 PREFIX = "tokens."  # of the names of a reducer's tensors
 
@@ -147,5 +148,4 @@ def rebuild(backbone: nn.Module, shape: Shape, tensors: Mapping[str, Tensor], to
     """
     if not tokens:
         return backbone
-    stages = {name.removeprefix(PREFIX): values for name, values in tensors.items() if name.startswith(PREFIX)}
-    return TokenSpec.from_json(tokens).build(backbone, shape, stages)
+    return TokenSpec.from_json(tokens).build(backbone, shape, under(tensors, PREFIX))

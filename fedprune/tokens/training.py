@@ -30,6 +30,7 @@ from fedprune.tokens.reducer import Reducer, TokenRecipe
 from fedprune.tokens.selector import LearnedStage
 from fedprune.vit.base import Base, freeze, gradient_attention
 from fedprune.vit.precision import autocast
+from fedprune.vit.weights_file import under
 
 CALIBRATION_IMAGES = 256
 FORMAT = 3  # of what is stored; another number trains anew
@@ -74,7 +75,7 @@ def trained(reducer: Reducer, base: Base, public: Public, cache: Path, seed: int
     except (SafetensorError, OSError):
         tensors = _train_anew(reducer, base, public, seed)
         write_atomic(path, lambda temporary: save_file(tensors, temporary))
-    weights, stages = _under(tensors, BACKBONE), _under(tensors, STAGES)
+    weights, stages = under(tensors, BACKBONE), under(tensors, STAGES)
     if not weights:
         return Trained(base, stages)
     model = copy.deepcopy(base.model)
@@ -90,10 +91,6 @@ def _train_anew(reducer: Reducer, base: Base, public: Public, seed: int) -> dict
     if everything:
         tensors |= {BACKBONE + name: value for name, value in model.backbone.state_dict().items()}
     return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def train(model: ReducedModel, teacher: Base, images: ImageSet, indices: IntArray, seed: int) -> list[float]:

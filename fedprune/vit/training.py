@@ -26,6 +26,7 @@ from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.vit.base import Preprocess, embedding_width, freeze, gradient_attention, predict
 from fedprune.vit.precision import PRECISIONS, autocast
+from fedprune.vit.weights_file import under
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
@@ -253,14 +254,10 @@ def _resume(
     tensors, metadata = read_tensors(path)
     if json.loads(metadata["recipe"]) != asdict(recipe):
         raise ModelError(f"{path} was written with another recipe. Delete it, or choose another folder.")
-    model.load_state_dict(_under(tensors, "model."))
+    model.load_state_dict(under(tensors, "model."))
     state = optimizer.state_dict()
-    for name, value in _under(tensors, "optimizer.").items():
+    for name, value in under(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
         state["state"].setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(state)
-    return [Epoch(**epoch) for epoch in json.loads(metadata["log"])], _under(tensors, "best.")
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return [Epoch(**epoch) for epoch in json.loads(metadata["log"])], under(tensors, "best.")

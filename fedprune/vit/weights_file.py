@@ -45,3 +45,8 @@ def check_names(model: nn.Module, stored: Mapping[str, Tensor], path: Path, name
             f"The weights in {path} belong to another architecture than {name!r}: they {verb} "
             f"{odd[0]!r}. Name the model that they belong to, or other weights."
         )
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, named without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
