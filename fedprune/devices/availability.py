@@ -4,8 +4,6 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Availability:
@@ -53,17 +51,3 @@ class Availability:
         if self.intervals == ((0.0, self.period),):
             return math.inf
         return offset + self.period + self.intervals[0][1]
-
-
-def on_off(generator: np.random.Generator, on: float, off: float, period: float) -> Availability:
-    """Draw a period of exponential presences and absences with means `on` and `off` seconds."""
-    intervals: list[tuple[float, float]] = []
-    time = 0.0 if generator.random() < on / (on + off) else generator.exponential(off)
-    while time < period:
-        end = min(period, time + generator.exponential(on))
-        intervals.append((round(time), round(end)))
-        time = end + generator.exponential(off)
-    merged = [
-        interval for index, interval in enumerate(intervals) if index == 0 or interval[0] > intervals[index - 1][1]
-    ]
-    return Availability(tuple((float(begin), float(end)) for begin, end in merged if end > begin), period)

@@ -1,21 +1,18 @@
 """Device traces: how fast a device computes, how fast its link is, what it draws, when it is there.
 
 A trace is a CSV file in the manner of FedScale's, one line a device, `available` as `begin-end begin-end ...` in
-seconds of a period. `synthetic_traces.csv` was drawn by `draw_traces(64, seed=0)`: it is made up, and no measurement.
+seconds of a period. `synthetic_traces.csv` is made up, and no measurement: `tests/devices/drawn_traces.py` drew it.
 """
 
 import csv
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from fedprune.core.errors import DataError
-from fedprune.core.random import stream
-from fedprune.devices.availability import Availability, on_off
+from fedprune.devices.availability import Availability
 
 SYNTHETIC = Path(__file__).with_name("synthetic_traces.csv")
-DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,8 @@ class DeviceTrace:
             raise ValueError("compute_watts, radio_watts and battery must not be negative.")
 
 
-_NUMBERS = [each.name for each in fields(DeviceTrace) if each.name != "availability"]
-_COLUMNS = [*_NUMBERS, "period", "available"]
+NUMBERS = [each.name for each in fields(DeviceTrace) if each.name != "availability"]
+COLUMNS = [*NUMBERS, "period", "available"]
 
 
 def read_traces(path: Path) -> list[DeviceTrace]:
@@ -63,52 +60,18 @@ def read_traces(path: Path) -> list[DeviceTrace]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"Cannot read the device traces {path}: {error}. Correct clock.traces.") from error
     if not lines:
-        raise DataError(f"{path} holds no device. Its columns are {', '.join(_COLUMNS)}.")
+        raise DataError(f"{path} holds no device. Its columns are {', '.join(COLUMNS)}.")
     traces = []
     for number, line in enumerate(lines, start=1):
         try:
             traces.append(_read_line(line))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}, device {number}: {error}. Its columns are {', '.join(_COLUMNS)}.") from error
-    return traces
-
-
-def write_traces(path: Path, traces: Sequence[DeviceTrace], comment: str) -> None:
-    """Write a trace file that begins with `comment`."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {comment}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for trace in traces:
-            spans = " ".join(f"{begin:g}-{end:g}" for begin, end in trace.availability.intervals)
-            numbers = [f"{getattr(trace, name):.6g}" for name in _NUMBERS]
-            writer.writerow([*numbers, f"{trace.availability.period:g}", spans])
-
-
-def draw_traces(devices: int, seed: int) -> list[DeviceTrace]:
-    """Draw made-up devices: log-normal speeds and links, half of them always there, the others on and off by day."""
-    generator = stream(seed, "traces")
-    traces = []
-    for number in range(devices):
-        speed = 4e9 * math.exp(generator.normal(0.0, 0.8))
-        down = 2e6 * math.exp(generator.normal(0.0, 1.0))
-        mobile = number % 2 == 1
-        traces.append(
-            DeviceTrace(
-                macs_per_second=float(f"{speed:.6g}"),
-                up=float(f"{down * generator.uniform(0.1, 0.5):.6g}"),
-                down=float(f"{down:.6g}"),
-                compute_watts=float(f"{generator.uniform(1.5, 5.0):.6g}"),
-                radio_watts=float(f"{generator.uniform(0.5, 1.5):.6g}"),
-                battery=float(f"{generator.uniform(2e3, 4e4):.6g}") if mobile else math.inf,
-                availability=on_off(generator, 5400.0, 10800.0, DAY) if mobile else Availability(((0.0, DAY),), DAY),
-            )
-        )
+            raise DataError(f"{path}, device {number}: {error}. Its columns are {', '.join(COLUMNS)}.") from error
     return traces
 
 
 def _read_line(line: dict[str, str]) -> DeviceTrace:
     spans = [span.split("-") for span in line["available"].split()]
     intervals = tuple((float(begin), float(end)) for begin, end in spans)
-    numbers = {name: float(line[name]) for name in _NUMBERS}
+    numbers = {name: float(line[name]) for name in NUMBERS}
     return DeviceTrace(**numbers, availability=Availability(intervals, float(line["period"])))

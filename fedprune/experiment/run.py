@@ -131,8 +131,3 @@ def kept(config: RunConfig) -> str:
     folder = Path(config.runs) / config.title()
     rows, reports = (len(list((folder / part).glob("device-*.json"))) for part in ("rows", "reports"))
     return f"kept in {folder}: {reports} reports and {rows} final rows; features and evidence in {config.cache}."
-
-
-def status_line(record: Record) -> str:
-    """Say in one line how a run's devices fared."""
-    return ", ".join(f"{count} {status}" for status, count in record.values["devices"].items())

@@ -21,8 +21,6 @@ from fedprune.study.study import Line, Study, read_study
 
 INTERVAL_FROM = 3  # seeds; the t interval of two is wider than anything that it could tell apart
 
-ENDINGS = (".csv", ".png")  # of what a study leaves: numbers, or a picture from inside the models
-
 
 @dataclass(frozen=True)
 class Numbers:

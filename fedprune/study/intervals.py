@@ -43,13 +43,6 @@ class Interval:
         """Half the interval's width; NaN where there is none."""
         return float(stats.t.ppf((1 + self.confidence) / 2, self.freedom)) * self.error
 
-    @property
-    def p_value(self) -> float:
-        """Two-sided probability of so large a mean where there is no difference; NaN where there is no error."""
-        if self.error == 0:
-            return float(self.mean == 0)
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
-
 
 def paired_differences(first: Values, second: Values) -> list[NDArray[np.float64]]:
     """Return `first - second` by device for each seed, where both have a number; seeds without a pair are left out."""
@@ -87,17 +80,3 @@ def interval(differences: Differences, confidence: float = 0.95) -> Interval:
     told = 1 - min(1.0, within / between) if between > 0 else 0.0
     freedom = 1 / (told**2 / (seeds - 1) + (1 - told**2) / (devices - 1))
     return Interval(mean, math.sqrt(max(pooled, between) / devices), freedom, seeds, devices, confidence)
-
-
-def not_told_from(best: Values, others: Mapping[str, Values], level: float = 0.05) -> set[str]:
-    """Return the names whose paired difference to `best` cannot be told from 0, corrected for their number (Holm).
-
-    A name without an error (one seed) cannot be told either, unless it has no pair at all.
-    """
-    intervals = {name: interval(paired_differences(best, values)) for name, values in others.items()}
-    unknown = {name for name, found in intervals.items() if found.devices and math.isnan(found.error)}
-    ranked = sorted((found.p_value, name) for name, found in intervals.items() if not math.isnan(found.error))
-    for place, (p_value, _) in enumerate(ranked):
-        if p_value > level / (len(ranked) - place):
-            return unknown | {name for _, name in ranked[place:]}
-    return unknown

@@ -61,11 +61,6 @@ class Worker:
                 self._child.terminate()
             self._child.wait()
 
-    @property
-    def process_id(self) -> int | None:
-        """Process id of the child, where there is one."""
-        return self._child.pid if self._child is not None else None
-
     def run(self, cell: Cell) -> Outcome:
         """Run one cell to its end and leave a word in its folder if it did not finish."""
         child = self._start()

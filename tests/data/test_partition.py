@@ -8,7 +8,6 @@ from fedprune.core.registry import build
 from fedprune.data.dirichlet import Dirichlet
 from fedprune.data.iid import Iid
 from fedprune.data.partition import apportion, draw_under_law, public_cut, thin
-from fedprune.data.partition_file import load_partition, save_partition
 from fedprune.data.pathological import Pathological
 from fedprune.data.shard import ShardsOfLabels
 from fedprune.data.subtasks import Subtasks
@@ -151,28 +150,6 @@ def test_what_cannot_be_dealt_is_refused_with_a_sentence(partitioner, data, sent
 def test_wrong_options_are_refused_with_a_sentence(option, values, sentence):
     with pytest.raises(ConfigError, match=sentence):
         build(option, values)
-
-
-def test_a_partition_survives_its_file_and_a_changed_file_is_noticed(tmp_path):
-    partition = Pathological(devices=3).split(TEN, seed=0)
-    path = tmp_path / "partition.npz"
-    save_partition(path, partition, TEN)
-    loaded = load_partition(path)
-    assert loaded.fingerprint == partition.fingerprint
-    np.testing.assert_array_equal(loaded.pool, partition.pool)
-    for one, other in zip(loaded.shards, partition.shards, strict=True):
-        assert (one.device, one.classes, one.task) == (other.device, other.classes, other.task)
-        np.testing.assert_array_equal(one.train, other.train)
-        np.testing.assert_array_equal(one.test, other.test)
-
-    other_path = tmp_path / "other.npz"
-    save_partition(other_path, Iid(devices=3).split(TEN, seed=1), TEN)
-    path.write_bytes(other_path.read_bytes())
-    with pytest.raises(DataError, match="does not match its manifest"):
-        load_partition(path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no partition"):
-        load_partition(path)
 
 
 def test_a_partition_tells_which_test_images_are_shared():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from fedprune.core.errors import DataError
 from fedprune.devices.availability import Availability
 from fedprune.devices.clock import NoClock, Timeline, VirtualClock
-from fedprune.devices.traces import SYNTHETIC, DeviceTrace, draw_traces, read_traces, write_traces
+from fedprune.devices.traces import SYNTHETIC, DeviceTrace, read_traces
+from tests.devices.drawn_traces import draw_traces, write_traces
 
 NIGHT = Availability(((0.0, 10.0), (90.0, 100.0)), 100.0)
 
