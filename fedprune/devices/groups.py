@@ -11,7 +11,8 @@ from fedprune.vit.shape import BlockKeep, Keep, Shape
 from fedprune.vit.units import FloatArray, Units
 
 IntArray = NDArray[np.int64]
-DIMENSIONS = ("embed", "heads", "qk", "v", "neurons", "branches", "blocks")
+WIDTHS = ("embed", "heads", "qk", "v", "neurons")
+DIMENSIONS = (*WIDTHS, "branches", "blocks")
 IN_BLOCK = ("heads", "qk", "v", "neurons", "attention", "mlp", "block")  # groups of one block, in this order
 
 
@@ -38,7 +39,7 @@ class Floors:
     first_mlp: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("embed", "heads", "qk", "v", "neurons", "blocks"):
+        for name in (*WIDTHS, "blocks"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"The floor of {name} is a share between 0 and 1.")
 

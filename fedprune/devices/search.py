@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import BudgetError
 from fedprune.devices.budget import Budget
-from fedprune.devices.groups import DIMENSIONS, Floors, Groups, group_units
+from fedprune.devices.groups import DIMENSIONS, WIDTHS, Floors, Groups, group_units
 from fedprune.devices.latency import LatencyModel
 from fedprune.vit.counts import Widths, macs, memory, params
 from fedprune.vit.shape import Keep, Shape
@@ -32,7 +32,7 @@ def keep_within(
     budget: Budget,
     classes: tuple[int, ...] | None = None,
     *,
-    dimensions: Iterable[str] = ("embed", "heads", "qk", "v", "neurons"),
+    dimensions: Iterable[str] = WIDTHS,
     floors: Floors | None = None,
     align: int = 1,
     latency: LatencyModel | None = None,

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedprune.core.registry import register
+from fedprune.devices.groups import WIDTHS
 from fedprune.evidence.weights import weight_norms
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
-from fedprune.pruning.scales import KINDS, layers_of, shares
+from fedprune.pruning.scales import layers_of, shares
 
 
 @register("method", "activation")
@@ -32,7 +33,7 @@ class Activation(Ranking):
         outgoing, _ = weight_norms(task.base.model, shape)
         sizes = task.evidence.mean_row("activation", task.proxy) * outgoing
         scores = np.ones(len(sizes))
-        for kind in KINDS:
+        for kind in WIDTHS:
             for group in layers_of(shape, kind):
                 scores[group] = shares(sizes[group])
         return scores

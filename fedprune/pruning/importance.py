@@ -10,9 +10,10 @@ from dataclasses import astuple, dataclass, field, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.devices.groups import WIDTHS
 from fedprune.evidence.losses import LOSSES
 from fedprune.evidence.weights import weight_norms
-from fedprune.pruning.scales import KINDS, layers_of
+from fedprune.pruning.scales import layers_of
 from fedprune.vit.base import Base
 from fedprune.vit.shape import Shape
 from fedprune.vit.units import row_length, unit_indices
@@ -184,7 +185,7 @@ def unit_costs(shape: Shape, cost: str) -> FloatArray:
 def _groups(shape: Shape) -> list[IntArray]:
     """Return the row indices of units that are normalised together: the units of one kind in one layer."""
     branches = np.array([[block.attention, block.mlp] for block in unit_indices(shape).blocks]).ravel()
-    return [branches, *(group for kind in KINDS for group in layers_of(shape, kind))]
+    return [branches, *(group for kind in WIDTHS for group in layers_of(shape, kind))]
 
 
 def _normalise(values: FloatArray, how: str) -> FloatArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedprune.data.images import IntArray
 from fedprune.devices.budget import Budget
-from fedprune.devices.groups import Floors
+from fedprune.devices.groups import WIDTHS, Floors
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.method import Method, PruningTask
@@ -26,7 +26,6 @@ from fedprune.vit.units import unpack
 
 FloatArray = NDArray[np.float64]
 NEURONS = ("score", "obs")
-WIDTHS = ("embed", "heads", "qk", "v", "neurons")
 
 
 @dataclass(frozen=True)

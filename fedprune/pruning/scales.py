@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.devices.groups import WIDTHS
 from fedprune.vit.shape import Shape
 from fedprune.vit.units import unit_indices
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-KINDS = ("embed", "heads", "qk", "v", "neurons")
 
 
 def layers_of(shape: Shape, kind: str) -> Iterator[IntArray]:
@@ -45,7 +44,7 @@ def rank_by_kind(scores: FloatArray, shape: Shape, speeds: Mapping[str, float] |
         speeds: How fast a kind shrinks beside the others, 1 where not named; 0.5 loses half the share.
     """
     result = np.ones(len(scores))
-    for kind in KINDS:
+    for kind in WIDTHS:
         group, speed = kind_of(shape, kind), (speeds or {}).get(kind, 1.0)
         result[group] = shares(scores[group]) / speed if speed > 0 else np.inf
     return result
@@ -54,7 +53,7 @@ def rank_by_kind(scores: FloatArray, shape: Shape, speeds: Mapping[str, float] |
 def mean_by_layer(scores: FloatArray, shape: Shape) -> FloatArray:
     """Divide the scores of each layer's units of one kind by their mean."""
     result = scores.copy()
-    for kind in KINDS:
+    for kind in WIDTHS:
         for group in layers_of(shape, kind):
             mean = scores[group].mean() if len(group) else 0.0
             result[group] = scores[group] / mean if mean > 0 else scores[group]

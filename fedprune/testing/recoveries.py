@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedprune.devices.groups import WIDTHS
 from fedprune.recovery.personal import OwnImages, Personal
 from fedprune.recovery.recovery import Recovery
 from fedprune.testing.contract import (
@@ -22,7 +23,6 @@ from fedprune.testing.tasks import CLASSES, FAMILIES, WatchedImages, half_of, ra
 from fedprune.vit.base import Base, freeze
 from fedprune.vit.surgery import EdgeModel, cut
 
-DIMENSIONS = ("embed", "heads", "qk", "v", "neurons", "blocks")
 OWN = (1, 4)
 
 
@@ -38,7 +38,7 @@ def recovery_contract(recovery: Recovery) -> list[Check]:
     return [
         *asked(it_is_an_option_of_its_kind, kind=["recovery"], base=[Recovery]),
         *asked(weights_change_and_nothing_else, family=FAMILIES),
-        *asked(whatever_was_cut_is_recovered, what=DIMENSIONS),
+        *asked(whatever_was_cut_is_recovered, what=[*WIDTHS, "blocks"]),
         *asked(the_same_task_gives_the_same_bits),
         *asked(one_image_is_enough),
         *asked(only_the_pool_is_read),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedprune.core.errors import BudgetError
 from fedprune.devices.budget import Budget
 from fedprune.devices.latency import LatencyModel
-from fedprune.devices.search import DIMENSIONS, Floors, keep_within, measure, within
+from fedprune.devices.search import DIMENSIONS, WIDTHS, Floors, keep_within, measure, within
 from fedprune.vit.counts import count_macs, count_params, peak_memory
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.shape import BlockShape, Keep, Shape
@@ -19,7 +19,6 @@ from fedprune.vit.units import Units, row_length, unpack
 
 SMALL = Shape(8, 4, 12, 7, (BlockShape(2, 6, 6, 24),) * 3, 6**-0.5)
 LATENCY = LatencyModel(intercept=1e-3, branch=2e-4, mac=2e-11, score=1e-9, activation=1e-9)
-WIDTHS = ("embed", "heads", "qk", "v", "neurons")
 
 
 def shape_named(name):
