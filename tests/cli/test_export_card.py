@@ -40,3 +40,9 @@ def test_a_card_holds_both_accuracies_names_and_no_local_path(small, tmp_path):
     assert card["class_names"] == [names[label] for label in card["classes"]]
     assert card["asked_classes"] == [names[label] for label in shard.classes]
     saw("an exported model's card", "both accuracies (all outputs, the device's classes), class names, no local path")
+
+    other = execute(compose([*small, "save_models=true", "oracle=false", "partition.devices=1", "seed=1"]), Observer())
+    assert main(["export", str(other.folder), "--device", "0", "--runs", runs, "--output", str(out)]) == 0
+    assert {path.stem for path in out.iterdir()} == {stem, f"{other.folder.name}-device-000"}
+    assert "asked_classes" not in json.loads((out / f"{other.folder.name}-device-000.json").read_text())
+    saw("the same device of two runs, exported to one folder", "two models and two cards, named after their runs")

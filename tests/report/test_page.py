@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedprune.core.discovery import describe
 from fedprune.experiment.compose import compose
 from fedprune.experiment.record import Record
 from fedprune.experiment.run import execute
@@ -133,10 +134,17 @@ def test_a_browser_opens_the_page_without_a_complaint(page, tmp_path):
     assert "CONSOLE" not in done.stderr
 
 
-def test_a_run_with_a_token_reducer_has_a_page(settings: list[str], tmp_path: Path) -> None:
-    budget = ["budgets.limit=macs", "splitting.ratios=[0.7]", "budgets.removed=[0.5]", "oracle=false"]
-    record = execute(compose([*settings, *budget, "tokens=evit", "save_models=true"]), Observer())
+REDUCERS = [name for name in describe("tokens") if name != "none"]
+
+
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_a_run_with_any_token_reducer_has_a_page(reducer: str, settings: list[str], tmp_path: Path) -> None:
+    own = [f"tokens={reducer}", "tokens.training.steps=1", "tokens.training.batch_size=4"]
+    budget = ["budgets.limit=macs", "budgets.removed=[0.5]", "splitting.ratios=[0.7]", "splitting.judges=8"]
+    small = ["partition.devices=2", "partition.max_train=20", "partition.max_test=8", "proxy_size=8", "oracle=false"]
+    record = execute(compose([*settings, *own, *budget, *small]), Observer())
     assert set(record.devices["status"]) == {"ok"}
-    write_run_page(record, tmp_path / "report.html", PageOptions(devices=2))
-    assert "data:image/png" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    saw("`fedprune report` of a run with `tokens=evit`", "the page is drawn")
+    write_run_page(record, tmp_path / "report.html", PageOptions(devices=1))
+    assert 'alt="attention rollout"' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    if reducer == REDUCERS[-1]:
+        saw("`fedprune report` of a run with any token reducer", "the page is drawn")
