@@ -17,6 +17,8 @@ TINY = {
     "simulate": "--devices 2 --payload 0 --engines loop,inline --phases 1",
     "speedup": "--bases deit_tiny --batches 1 --runtimes torch --seconds 0.1",
     "surgery": "--bases deit_tiny --rounds 1",
+    "trust": "--devices 2 --rounds 1 method=random recovery=none data.train_per_class=16 data.test_per_class=4 "
+    "partition.choice=random partition.max_train=40 partition.max_test=24 proxy_size=16",
     "tokens": "--sizes tiny --only evit --runtimes torch --repeats 1 --out OUT",
 }
 
@@ -98,6 +100,16 @@ def test_reduced_models_are_exact_and_a_second_call_reads_the_first(tmp_path, ca
     assert line["mac_gain.evit"] > 1.4
     assert tiny("tokens", tmp_path, capsys) == line
     assert len((tmp_path / "deit" / "speed.csv").read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_the_cost_of_checks_is_a_share_of_a_run(tmp_path, capsys):
+    line = tiny("trust", tmp_path, capsys)
+    assert 0 < max(line["check_ms"].values()) < 100
+    for name in ("empty cache", "full cache"):
+        shares = line[name]["percent"]
+        assert all(share > 0 for share in shares.values())
+        assert line[name]["all_percent"] == pytest.approx(sum(shares.values()), abs=0.01)
+    assert line["empty cache"]["cpu_seconds"] > line["full cache"]["cpu_seconds"] > 0
 
 
 def test_outside_a_checkout_the_command_says_that_benchmarks_need_one(tmp_path, monkeypatch, capsys):
