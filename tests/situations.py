@@ -1,6 +1,6 @@
-"""The second table of `docs/reliability.md`: situations that users meet, and what the tests saw happen in them.
+"""Two tables of `docs/reliability.md`: what was attacked, and situations that users meet, as the tests saw them.
 
-FEDPRUNE_UPDATE=1 writes what is seen; without it `saw` compares.
+FEDPRUNE_UPDATE=1 writes what is seen; without it `saw` and `held` compare.
 """
 
 import os
@@ -10,7 +10,10 @@ from pathlib import Path
 from filelock import FileLock
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- situations: begin -->", "<!-- situations: end -->"
+HEADS = {
+    "situations": ("situation", "what happens"),
+    "promises": ("promise", "how attacked", "tries", "outcome"),
+}
 
 
 def saw(situation: str, outcome: object, *hidden: object) -> None:
@@ -24,23 +27,38 @@ def saw(situation: str, outcome: object, *hidden: object) -> None:
     text = " ".join(str(outcome).split())
     for path in sorted(map(str, hidden), key=len, reverse=True):
         text = text.replace(path, "...")
-    text = re.sub(r"([|<*_\[])", r"\\\1", text)
+    _compare("situations", situation, re.sub(r"([|<*_\[])", r"\\\1", text))
+
+
+def held(promise: str, attacked: str, tries: str, outcome: str) -> None:
+    """Say that a promise was attacked and held: call it where a test has seen that, with what it has tried."""
+    _compare("promises", promise, attacked, tries, outcome)
+
+
+def _compare(table: str, name: str, *cells: str) -> None:
     if os.environ.get("FEDPRUNE_UPDATE"):
         with FileLock(f"{PAGE}.lock"):
-            write_table(read_table() | {situation: text})
-    assert read_table().get(situation) == text, "docs/reliability.md shows another; write it with FEDPRUNE_UPDATE=1"
+            write_table(table, read_table(table) | {name: cells})
+    seen = read_table(table).get(name)
+    assert seen == cells, "docs/reliability.md shows another; write it with FEDPRUNE_UPDATE=1"
 
 
-def read_table() -> dict[str, str]:
-    """Return the outcome of each situation on the page."""
-    lines = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
+def read_table(table: str) -> dict[str, tuple[str, ...]]:
+    """Return the cells of each line of a table on the page, by the first of them."""
+    begin, end = _marks(table)
+    lines = PAGE.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip().splitlines()
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in lines[2:]]
-    return dict(cells)
+    return {name: tuple(rest) for name, *rest in cells}
 
 
-def write_table(table: dict[str, str]) -> None:
-    """Write the page's table anew."""
-    lines = ["| situation | what happens |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in table.items())]
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    page = f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}"
-    PAGE.write_text(page, encoding="utf-8")
+def write_table(table: str, cells: dict[str, tuple[str, ...]]) -> None:
+    """Write a table of the page anew."""
+    begin, end = _marks(table)
+    rows = [HEADS[table], ["---"] * len(HEADS[table]), *((name, *rest) for name, rest in cells.items())]
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    PAGE.write_text(f"{before}{begin}\n{lines}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def _marks(table: str) -> tuple[str, str]:
+    return f"<!-- {table}: begin -->", f"<!-- {table}: end -->"

@@ -22,6 +22,7 @@ from fedprune.privacy.none import Unprotected
 from fedprune.protocol.observer import Observer
 from fedprune.report.costs import released_fields, total_spent
 from tests.federation import faulty
+from tests.situations import held
 
 ASKED = Anchored(epsilon=2.0, delta=1e-6)
 HONEST = dataclasses.asdict(
@@ -69,7 +70,11 @@ def test_a_lie_is_rejected_in_a_sentence_that_can_be_written(lie: str) -> None:
     assert str(rejection.value).isprintable()
 
 
-@pytest.mark.parametrize("claims", [None, "x", {}, [], [HONEST, HONEST], [HONEST] * 100, [[]], [{}], [None]])
+NO_ENTRIES = (None, "x", {}, [], [HONEST, HONEST], [HONEST] * 100, [[]], [{}], [None])
+CLAIMS = 500  # drawn at random
+
+
+@pytest.mark.parametrize("claims", NO_ENTRIES)
 def test_what_is_no_list_of_entries_is_rejected(claims: object) -> None:
     with pytest.raises(ReportRejected, match=r"^ledger: "):
         check_claims(claims, ASKED)
@@ -97,7 +102,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(HONEST)), JSON, max_size=3))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=CLAIMS, deadline=None)
 def test_whatever_is_claimed_the_total_is_the_one_that_was_asked_for(changes: dict[str, object]) -> None:
     try:
         entries = check_claims(json.loads(json.dumps([{**HONEST, **changes}])), ASKED)
@@ -160,6 +165,13 @@ def test_a_run_with_liars_ends_and_says_what_was_released(configure, monkeypatch
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["over_limit"] == [1, 3]
     assert main(["report", str(record.folder)]) == 0
     assert "<script>alert" not in (record.folder / "report.html").read_text()
+    held(
+        "What a device says about its privacy is never believed",
+        "surrogates, control characters, numbers from nan to 10^400, another mechanism, epsilon, delta, twice or no "
+        "entries; a run with three liars",
+        f"{len(LIES)} lies, {len(NO_ENTRIES)} shapes and {CLAIMS} random claims",
+        "rejected in a sentence, or booked with the epsilon that was asked for",
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from fedprune.core.cache import cached_array
 from fedprune.core.errors import DiskError, FedpruneError
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
+from tests.situations import held
 
 
 class FullDisk:
@@ -83,6 +84,12 @@ def a_few(names):
 def test_a_full_disk_ends_the_run_and_no_device_is_to_blame(configure, disk, tmp_path):
     names = check(configure, disk, tmp_path, every=a_few)
     assert len(names) >= 30
+    held(
+        "A disk that is full is no device's failure",
+        "every write of a run fails in turn",
+        f"the first of each kind of the run's writes, {len(a_few(names))}; all of them in the slow tests",
+        "a sentence, nothing final, the next try has the same digest",
+    )
 
 
 @pytest.mark.slow

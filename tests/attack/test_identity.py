@@ -25,6 +25,7 @@ from fedprune.federation.processes import LocalProcesses
 from fedprune.federation.roster import Roster
 from fedprune.federation.superlink import Connection, SuperLink
 from fedprune.federation.window import WindowGrid
+from tests.situations import held
 
 
 class Nodes(LocalGrid):
@@ -166,6 +167,12 @@ def test_a_node_with_a_key_of_its_own_takes_no_place(superlink, make_key, config
     on_trust = run_strategy(configure(2), engine, CLIENT_APP)
     assert on_trust[0] == rows[0]
     assert on_trust[1]["status"] == "ok", "docs/deployment.md says that identity is on trust here"
+    held(
+        "Nobody takes another device's place, where devices have keys",
+        "a node with a key of its own claims the place of a device that is away",
+        "on real processes; the same node without `--devices` (slow)",
+        "no place; without the file it has one",
+    )
 
 
 class Attacker:
@@ -211,3 +218,9 @@ def test_a_node_reads_and_answers_no_message_of_another(superlink):
         guess.metadata.__dict__["_message_id"] = guess.object_id
         assert not attacker.answer(guess)
         assert attacker.answer(question), "with the nonce Flower would take it; without this, nothing was shown"
+    held(
+        "Nobody reads or answers what another device was asked",
+        "a node reads another's messages, and answers one of which it knows all but the random number",
+        "on real processes (slow)",
+        "401; the answer is not taken",
+    )

@@ -22,6 +22,7 @@ from fedprune.privacy.ledger import SYSTEM_NOISE, BudgetSpent, Ledger, LedgerEnt
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.setup import Features
 from tests.federation.conftest import strategy_of
+from tests.situations import held
 
 
 def test_noise_of_the_system_is_gaussian_and_never_the_same():
@@ -96,6 +97,12 @@ def test_a_real_device_has_one_budget_for_all_runs(ask, monkeypatch, tmp_path):
     assert Ledger.from_rows(json.loads(before)).spent(0) == pytest.approx(2.0)
     path.write_text(before[:40])
     assert "is damaged" in ask(simulated=False, privacy_limit=2.5)
+    held(
+        "A real device's noise is nobody's to draw again, and its budget lasts",
+        "equal setup, equal seed, asked twice; a budget spent over two runs; last bits of the numbers",
+        "four reports, 600 numbers",
+        "other noise each time; the second report is not sent; every number is a point of one lattice",
+    )
 
 
 def test_what_is_booked_adds_up_over_calls(tmp_path):
@@ -144,3 +151,9 @@ def test_seeded_noise_that_is_used_again_protects_nothing(configure, capsys):
     assert total(once) == pytest.approx(2.0)
     smaller = execute(dataclasses.replace(config, mechanism=Anchored(epsilon=1.0)), Observer())
     assert total(once, smaller) is None
+    held(
+        "Seeded noise that is used twice is not counted as protection",
+        "one noise seed under another epsilon, other features, other images; and the same release twice",
+        "eight pairs of runs",
+        "no guarantee; the same release twice counts as two",
+    )

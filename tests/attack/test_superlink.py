@@ -19,6 +19,7 @@ from fedprune.federation.certificates import make_certificates
 from fedprune.federation.engine import CLIENT_APP
 from fedprune.federation.processes import LocalProcesses
 from fedprune.federation.superlink import PYPROJECT, Connection
+from tests.situations import held
 
 EVIL = b"from pathlib import Path\n\nPath({proof!r}).touch()\napp = None\n"
 
@@ -53,6 +54,12 @@ def test_a_run_that_this_process_did_not_register_is_never_claimed(tmp_path):
             assert control.ListRuns(ListRunsRequest()).run_dict[foreign].status.status != "running"
         control.close()
     assert not (tmp_path / "proof").exists()
+    held(
+        "Only our run is served on a SuperLink",
+        "another client's run is there first, with code of its own",
+        "on real processes (slow)",
+        "a sentence and an end; nothing of it is executed",
+    )
 
 
 NGINX = re.search(r"```nginx\n(.*?)```", (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(), re.S)
@@ -90,6 +97,12 @@ def test_the_gate_of_the_manual_lets_devices_through_and_nothing_else(tmp_path):
                 outside.start_run(CLIENT_APP)
             with pytest.raises(httpx.HTTPStatusError, match="403"):
                 outside._claim(run)
+            held(
+                "The manual's gate lets devices through and nothing else",
+                "the Control and Runtime APIs through it",
+                "nginx on loopback (slow)",
+                "403; a node joins",
+            )
         finally:
             nginx.terminate()
             nginx.wait()

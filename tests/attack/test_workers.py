@@ -5,6 +5,7 @@ import time
 import pytest
 
 from fedprune.federation.inline import Inline
+from tests.situations import held
 
 
 @pytest.mark.timeout(300)
@@ -22,3 +23,9 @@ def test_a_worker_that_stalls_in_an_answer_or_a_message_is_given_up(configure, r
     for device in {1, 2, 3} - set(stopped):
         assert rows[device] == clean[device]
     assert time.monotonic() - began < 200
+    held(
+        "A worker that stalls keeps nobody waiting",
+        "four bytes of an answer and silence; a process that reads no more",
+        "one worker, four devices",
+        "failed after its time; others as before",
+    )

@@ -13,6 +13,9 @@ from fedprune.mixture.gmm import GaussianMixtureFit
 from fedprune.mixture.mixture import COVARIANCES, FeatureSpace, Mixture, covariances_shape
 from fedprune.mixture.report import Expected, Report, check_report, pack_report
 from fedprune.mixture.wire import decode, encode
+from tests.situations import held
+
+DAMAGED, WRONG = 100_000, 8_000  # uploads that are tried
 
 
 @pytest.fixture(scope="module")
@@ -259,9 +262,15 @@ def test_a_hundred_thousand_damaged_uploads_are_accepted_or_rejected(
     reports: dict[str, Report], space: FeatureSpace
 ) -> None:
     """Whatever the bytes, the check ends in a report or a rejection; seeded, so that a failure repeats."""
-    outcomes = fuzz(reports, space, 100_000)
+    outcomes = fuzz(reports, space, DAMAGED)
     assert outcomes[False] > 50_000
     assert outcomes[True] > 1_000  # some damage is harmless, e.g. the last bit of a mean
+    held(
+        "A blob is a report or a rejection",
+        "damaged headers and data, bombs, duplicates, other orders, foreign types, fields of other devices",
+        f"{DAMAGED:,} damaged blobs, {WRONG:,} well-formed ones with wrong fields",
+        "accepted or rejected",
+    )
 
 
 def test_field_by_field_damage_is_accepted_or_rejected(reports: dict[str, Report], space: FeatureSpace) -> None:
@@ -271,7 +280,7 @@ def test_field_by_field_damage_is_accepted_or_rejected(reports: dict[str, Report
     odd = [np.nan, np.inf, -np.inf, -1.0, 0.0, 1e300, 2.0**63]
     outcomes = {True: 0, False: 0}
     with np.errstate(all="ignore"):
-        for _ in range(8_000):
+        for _ in range(WRONG):
             upload = dict(uploads[generator.integers(len(uploads))])
             name = sorted(upload)[generator.integers(len(upload))]
             kind = generator.integers(4)
@@ -320,3 +329,9 @@ def test_memory_stays_bounded(reports: dict[str, Report], space: FeatureSpace) -
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 2_000_000
+    held(
+        "Reading a blob takes bounded memory",
+        "arrays of petabytes in a header, of 48 MB, a length of 2^62, 1,024 weights to 4 components",
+        f"{len(uploads)} blobs",
+        "rejected, below 2 MB",
+    )
