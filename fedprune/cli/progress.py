@@ -71,7 +71,7 @@ class Bars(Observer):
     ) -> None:
         self._progress.stop()
         for name, phase in self._phases.items():
-            if phase.done < phase.total:
+            if phase.told < phase.total:
                 self._say(name)
 
     def phase(self, name: str, total: int) -> None:
@@ -94,7 +94,7 @@ class Bars(Observer):
         if name == FEATURES and self._passes is not None and phase.last - phase.start >= TIMED:
             rate = phase.done / (phase.last - phase.start)
             whole = duration((self._passes + phase.total) / rate)
-            console.print(f"about {whole} in all, at {rate:.3g} images a second", highlight=False)
+            console.print(f"about {whole} in all, at {frequency(rate)} images a second", highlight=False)
             self._passes = None
         if phase.is_due():
             self._say(name)
@@ -116,6 +116,7 @@ class Phase:
         last: When the last step was done.
         told_at: When a line was written last.
         told: Steps that were done then.
+        resumed: Whether it has gone on after an end, and may again.
         statuses: How many steps ended how.
     """
 
@@ -124,6 +125,7 @@ class Phase:
     last: float
     told_at: float
     told: int = 0
+    resumed: bool = False
     statuses: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -133,14 +135,14 @@ class Phase:
 
     def resume(self, now: float) -> None:
         """Go on after a while: what went on in between is no time of this phase."""
-        pause = now - self.last
+        self.resumed, pause = True, now - self.last
         self.start, self.told_at, self.last = self.start + pause, self.told_at + pause, now
 
     def is_due(self) -> bool:
         """Say whether a log should get a line: at the end, after a minute, after a tenth that took a while."""
         silent = self.last - self.told_at
         if self.done == self.total:
-            return self.told == 0 or silent >= QUIET
+            return not self.resumed or silent >= QUIET
         return silent >= EVERY or (silent >= QUIET and self.done - self.told >= SHARE * self.total)
 
     def detail(self) -> str:
@@ -150,11 +152,18 @@ class Phase:
         left = [f"{duration((self.total - self.done) / rate)} left"] if 0 < self.done < self.total else []
         scale = 1 if sys.platform == "darwin" else 1024
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
-        return ", ".join([*trouble, f"{rate:.3g}/s", *left, f"{memory:.2f} GB"])
+        return ", ".join([*trouble, f"{frequency(rate)}/s", *left, f"{memory:.2f} GB"])
 
 
 def duration(seconds: float) -> str:
-    """Say a time in hours and minutes, or in minutes and seconds."""
+    """Say a time in its two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def frequency(rate: float) -> str:
+    """Say how many a second, to three digits where they matter."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"

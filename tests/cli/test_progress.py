@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from fedprune.cli import progress
-from fedprune.cli.progress import Bars, duration
+from fedprune.cli.progress import Bars, duration, frequency
 from fedprune.core.progress import batches, listening, tracking
 from fedprune.protocol.observer import Observer
 
@@ -54,6 +54,19 @@ def test_a_long_phase_says_every_tenth_how_much_is_left(log):
     assert log()[-1].startswith("features: 8000 of 8000, 16/s, ")
 
 
+def test_a_phase_that_ends_soon_after_a_line_says_its_end(log):
+    clock = Clock()
+    bars = Bars(quiet=False, clock=clock)
+    bars.phase("deriving", 12)
+    steps(bars, clock, "deriving", 0.5, 12)
+    assert [line[:18] for line in log()] == ["deriving: 10 of 12", "deriving: 12 of 12"]
+
+
+@pytest.mark.parametrize(("rate", "words"), [(3920.4, "3,920"), (7.283, "7.28"), (0.25, "0.25")])
+def test_rates_in_words(rate, words):
+    assert frequency(rate) == words
+
+
 def test_a_very_long_phase_is_not_silent_for_more_than_a_minute_and_a_step(log):
     clock = Clock()
     bars = Bars(quiet=False, clock=clock)
@@ -83,7 +96,7 @@ def test_trouble_is_counted_and_an_unfinished_phase_is_told_at_the_end(log):
         bars.phase("reports", 3)
         clock.now += 1
         bars.advance("reports", "failed")
-    assert log()[0].startswith("reports: 1 of 3, 1 failed, 1/s, 0 min 2 s left, ")
+    assert log()[0].startswith("reports: 1 of 3, 1 failed, 1/s, 2 s left, ")
 
 
 def test_the_time_of_the_whole_run_is_told_from_its_first_batches(log):
@@ -91,7 +104,7 @@ def test_the_time_of_the_whole_run_is_told_from_its_first_batches(log):
     bars = Bars(quiet=False, passes=3000, clock=clock)
     bars.phase("features", 640)
     steps(bars, clock, "features", 1.0, 10, each=64)
-    assert log()[0] == "about 0 min 57 s in all, at 64 images a second"
+    assert log()[0] == "about 57 s in all, at 64 images a second"
     assert sum("in all" in line for line in log()) == 1
 
 
@@ -103,7 +116,7 @@ def test_quiet_says_nothing(log):
     assert log() == []
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 min 0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")])
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")])
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
 
