@@ -89,13 +89,24 @@ class DataSource(ABC):
 
 @dataclass(frozen=True)
 class Shard:
-    """One device's private images: indices into `Dataset.train` and `Dataset.test`, both under one label law."""
+    """One device's private images, training and test images under one label law.
+
+    Attributes:
+        train: Indices into `Dataset.train`.
+        test: Indices into `Dataset.test`; into `Dataset.train` where it tests on images that it reported.
+        tests_on_train: Whether it does; only to show how much that flatters.
+    """
 
     device: int
     train: IntArray
     test: IntArray
     classes: tuple[int, ...]
     task: str = ""
+    tests_on_train: bool = False
+
+    def tested(self, dataset: Dataset) -> ImageSet:
+        """Return the images that `test` points into."""
+        return dataset.train if self.tests_on_train else dataset.test
 
 
 @dataclass(frozen=True)

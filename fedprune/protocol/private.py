@@ -132,7 +132,7 @@ class LocalData:
                     base=self.base,
                     device=device,
                     train=self.dataset.train.take(shard.train),
-                    test=self.dataset.test.take(shard.test),
+                    test=shard.tested(self.dataset).take(shard.test),
                     classes=shard.classes,
                     class_count=len(self.dataset.classes),
                     task=shard.task,

@@ -131,8 +131,11 @@ def attack_cases(folder: Path, config: RunConfig, seed: int) -> list[AttackCase]
     Outsiders are the devices' private test images: of the same law of labels, and no report rests on them.
 
     Raises:
+        ConfigError: the devices test on their training images, so that there are no outsiders.
         DataError: the run has no report.
     """
+    if getattr(config.partition, "test", None) == "train_images":
+        raise ConfigError("With partition.test=train_images no image is an outsider. Attack a run with test_images.")
     replay = reopen(folder, config)
     public = replay.simulation.public
     space = public.space

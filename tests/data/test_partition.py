@@ -161,3 +161,16 @@ def test_a_partition_tells_which_test_images_are_shared():
     assert min(shared) > 0
     assert Iid(devices=1).split(TEN, seed=0).shared_test(0) == 0
     saw("test images that several devices draw", "the row says how many: `shared_test_images`")
+
+
+def test_devices_may_test_on_the_images_that_they_report_and_nothing_else_moves():
+    apart, flattered = (Iid(devices=3, test=test).split(TEN, seed=0) for test in ("test_images", "train_images"))
+    assert apart.fingerprint != flattered.fingerprint
+    for one, other in zip(apart.shards, flattered.shards, strict=True):
+        np.testing.assert_array_equal(one.train, other.train)
+        np.testing.assert_array_equal(other.test, other.train)
+        assert one.tested(TEN) is TEN.test
+        assert other.tested(TEN) is TEN.train
+    assert flattered.shared_test(0) == 0, "train indices are disjoint"
+    with pytest.raises(ConfigError, match="test is 'train'; choose one of test_images, train_images"):
+        build(Iid, {"test": "train"})
