@@ -40,6 +40,7 @@ class RunConfig:
     Attributes:
         seed: The replicate: shards, mixtures, proxy sets and every other draw but the pool's.
         proxy_size: Images in a proxy set.
+        recovery_size: Images that a recovery learns from, chosen as the proxy set is; None takes the proxy set.
         oracle: Whether to derive each model from the device's own images too.
         share_classes: Whether a report names the device's classes.
         privacy_limit: Largest epsilon that a device may release; a device whose mechanism needs more reports nothing.
@@ -71,6 +72,7 @@ class RunConfig:
     clock: Clock = field(default_factory=NoClock)
     seed: int = 0
     proxy_size: int = 128
+    recovery_size: int | None = None
     oracle: bool = True
     share_classes: bool = False
     privacy_limit: float | None = None
@@ -88,9 +90,12 @@ class RunConfig:
             raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         if self.compute not in ("cpu", "cuda"):
             raise ValueError(f"compute is {self.compute!r}; use cpu or cuda")
-        for name in ("proxy_size", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("proxy_size", "recovery_size", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        splits = not isinstance(self.tokens, NoReduction) or getattr(self.budgets, "limit", "") == "latency"
+        if self.recovery_size is not None and splits:
+            raise ValueError("recovery_size needs tokens=none and no limit of latency: splits learn from the proxy set")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, options by name."""
@@ -126,6 +131,8 @@ class RunConfig:
             del values["partition"]["test"]
         if not self.public:
             del values["public"]
+        if self.recovery_size is None:
+            del values["recovery_size"]
         if self.privacy_limit is None:
             del values["privacy_limit"]
         return content_hash({"schema": SCHEMA_VERSION, **values}, length=12)

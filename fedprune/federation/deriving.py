@@ -28,10 +28,11 @@ from safetensors.torch import load, save
 
 from fedprune.core.errors import FedpruneError
 from fedprune.core.text import describe
+from fedprune.data.images import IntArray
 from fedprune.devices.budget import Budget
 from fedprune.federation.logs import join_log, log_path
 from fedprune.federation.processes import end_with_parent
-from fedprune.protocol.deriving import Derived, Deriver, Failure, Outcome, Task, attempt
+from fedprune.protocol.deriving import Derived, Deriver, Failure, Outcome, RecoveryImages, Task, attempt
 from fedprune.protocol.storage import StoredModel
 from fedprune.vit.shape import Shape
 
@@ -137,7 +138,7 @@ class DerivingProcesses:
 
 def task_to_bytes(task: Task) -> bytes:
     """Return a task as JSON."""
-    return json.dumps({**asdict(task), "proxy": task.proxy.tolist()}).encode()
+    return json.dumps(asdict(task), default=lambda indices: indices.tolist()).encode()
 
 
 def task_from_bytes(data: bytes) -> Task:
@@ -150,7 +151,12 @@ def task_from_bytes(data: bytes) -> Task:
         np.array(plain["proxy"], dtype=np.int64),
         Budget(**plain["budget"]),
         None if classes is None else tuple(classes),
+        RecoveryImages(**{name: _indices(values) for name, values in plain["recovery"].items()}),
     )
+
+
+def _indices(values: list[int] | None) -> IntArray | None:
+    return None if values is None else np.array(values, dtype=np.int64)
 
 
 def outcome_to_bytes(outcome: Outcome) -> tuple[bytes, bytes]:

@@ -23,6 +23,22 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class RecoveryImages:
+    """What a recovery reads beside the proxy set.
+
+    Attributes:
+        learn: Indices of the images that it learns from; None: the proxy set.
+        validation: Indices into the public validation cut that it chooses by; None: it does not choose.
+    """
+
+    learn: IntArray | None = None
+    validation: IntArray | None = None
+
+
+NOTHING = RecoveryImages()
+
+
+@dataclass(frozen=True)
 class Task:
     """A model that is to be derived.
 
@@ -32,6 +48,7 @@ class Task:
         proxy: Indices of the images that it is derived from.
         budget: What it must not exceed.
         classes: Classifier rows to keep; None keeps all.
+        recovery: What its recovery reads beside `proxy`.
     """
 
     device: int
@@ -39,6 +56,7 @@ class Task:
     proxy: IntArray
     budget: Budget
     classes: tuple[int, ...] | None
+    recovery: RecoveryImages = NOTHING
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,14 @@ Outcome = Derived | Failure
 class Deriver(Protocol):
     """Derives the models of one role: a server."""
 
-    def derive_within(self, device: int, proxy: IntArray, budget: Budget, classes: tuple[int, ...] | None) -> EdgeModel:
+    def derive_within(
+        self,
+        device: int,
+        proxy: IntArray,
+        budget: Budget,
+        classes: tuple[int, ...] | None,
+        recovery: RecoveryImages = NOTHING,
+    ) -> EdgeModel:
         """Derive one model."""
 
 
@@ -86,6 +111,9 @@ class UpperMarks(Deriver, Protocol):
 
     def oracle_proxy(self, device: int) -> IntArray:
         """Return the indices of the device's own images that its upper mark is derived from."""
+
+    def oracle_recovery_images(self, device: int) -> RecoveryImages:
+        """Return those that its recovery reads beside them."""
 
 
 class Executor(Protocol):
@@ -120,7 +148,7 @@ def attempt(deriver: Deriver, task: Task) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        edge = deriver.derive_within(task.device, task.proxy, task.budget, task.classes)
+        edge = deriver.derive_within(task.device, task.proxy, task.budget, task.classes, task.recovery)
         stored = StoredModel.of(edge)
         return Derived(stored, edge.params, edge.macs, edge.notes, time.perf_counter() - start)
     except (DiskError, OSError):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.core.hashing import content_hash
 from fedprune.core.random import stream_seed
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.data.public import PublicImages
@@ -103,6 +104,11 @@ class PublicWorld:
         """The pool in the space of the reports (images, dimensions)."""
         return self.space.project(self._features)
 
+    @cached_property
+    def validation_points(self) -> NDArray[np.float64]:
+        """The validation cut in the space of the reports (images, dimensions)."""
+        return self.space.project(self._features_of(self.public.validation, "validation"))
+
     def expected(self, device: int) -> Expected:
         """Return what a report of `device` must keep to."""
         class_count = len(self.public.classes)
@@ -111,11 +117,14 @@ class PublicWorld:
 
     @property
     def _features(self) -> NDArray[np.float32]:
+        return self._features_of(self.images)
+
+    def _features_of(self, images: ImageSet, *part: str) -> NDArray[np.float32]:
         return cached_features(
             self.cache,
-            self.public.fingerprint,
+            content_hash(self.public.fingerprint, *part) if part else self.public.fingerprint,
             self.base,
-            self.images,
+            images,
             self.features.kind,
             self.precision,
             self.compute,

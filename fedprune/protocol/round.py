@@ -268,8 +268,11 @@ def _tasks(state: Round, proxies: Mapping[int, ProxySet], roles: Sequence[str]) 
         for role in roles:
             if device not in state.done:
                 marks = state.upper_marks if role == UPPER_MARK else None
-                indices = proxy.indices if marks is None else marks.oracle_proxy(device)
-                yield Task(device, role, indices, report.budget, report.classes)
+                if marks is None:
+                    indices, recovery = proxy.indices, state.server.choose_recovery_images(device)
+                else:
+                    indices, recovery = marks.oracle_proxy(device), marks.oracle_recovery_images(device)
+                yield Task(device, role, indices, report.budget, report.classes, recovery)
             elif role == roles[-1]:
                 state.observer.advance("deriving", state.rows[device].status)
 

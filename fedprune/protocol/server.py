@@ -1,9 +1,12 @@
 """What the server does: check reports, choose proxy sets, derive one edge model a device."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import build, from_dict, to_dict
@@ -11,6 +14,7 @@ from fedprune.data.images import ImageSet, IntArray
 from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
 from fedprune.mixture.report import Report, check_report
+from fedprune.protocol.deriving import NOTHING, RecoveryImages
 from fedprune.protocol.public import PublicWorld
 from fedprune.protocol.split import Splitting, split_budget
 from fedprune.proxy.selector import PrivateView, ProxySet, SelectionTask, Selector
@@ -28,6 +32,7 @@ class ServerOptions:
 
     Attributes:
         proxy_size: Images in a proxy set.
+        recovery_size: Images that a recovery learns from, chosen as the proxy set is; None takes the proxy set.
         splitting: How a budget is split between weights and tokens, where tokens are reduced, and what tells how long
             a model takes, where latency is limited.
         oracle: Whether a simulation also derives each model from the device's own images, as an upper mark.
@@ -40,6 +45,7 @@ class ServerOptions:
     splitting: Splitting
     proxy_size: int
     oracle: bool
+    recovery_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, options by name."""
@@ -98,17 +104,45 @@ class Server:
 
     def choose_proxy(self, device: int) -> ProxySet:
         """Choose the proxy set for an accepted report."""
+        return self._choose(device, self.options.proxy_size)
+
+    def choose_recovery_images(self, device: int) -> RecoveryImages:
+        """Choose, in the same way, what its recovery learns from and what it chooses an epoch by."""
+        size = self.options.recovery_size
+        learn = None if size is None else self._choose(device, size).indices
+        return RecoveryImages(learn, self.choose_validation(device) if self.options.recovery.validates else None)
+
+    def _choose(self, device: int, size: int) -> ProxySet:
         world = self.world
         task = SelectionTask(
             points=world.points,
             indices=world.pool,
             mixture=self.reports[device].mixture,
             space=world.space,
-            size=self.options.proxy_size,
+            size=size,
             seed=stream_seed(world.seed, "proxy", device),
             private=self.private_view(device),
         )
         return self.options.selector.select(task)
+
+    def choose_validation(self, device: int) -> IntArray:
+        """Choose the same share of the validation cut as recovery has of the pool, in the same way.
+
+        A selector that reads private images chooses among the pool alone: then it is the whole cut.
+        """
+        world, options, images = self.world, self.options, self.world.public.validation
+        if options.selector.reads_private:
+            return np.arange(len(images))
+        share = (options.recovery_size or options.proxy_size) / len(world.pool)
+        task = SelectionTask(
+            points=world.validation_points,
+            indices=np.arange(len(images)),
+            mixture=self.reports[device].mixture,
+            space=world.space,
+            size=math.ceil(share * len(images)),
+            seed=stream_seed(world.seed, "validation", device),
+        )
+        return options.selector.select(task).indices
 
     def private_view(self, device: int) -> PrivateView | None:
         """Return nothing: a server sees nothing private. What a simulation puts in its place does."""
@@ -125,15 +159,22 @@ class Server:
             BudgetError: no legal model is small enough for the device's budget.
         """
         report = self.reports[device]
-        return self.derive_within(device, proxy, report.budget, report.classes)
+        return self.derive_within(device, proxy, report.budget, report.classes, self.choose_recovery_images(device))
 
-    def derive_within(self, device: int, proxy: IntArray, budget: Budget, classes: tuple[int, ...] | None) -> EdgeModel:
+    def derive_within(
+        self,
+        device: int,
+        proxy: IntArray,
+        budget: Budget,
+        classes: tuple[int, ...] | None,
+        recovery: RecoveryImages = NOTHING,
+    ) -> EdgeModel:
         """Derive as `derive` does, from what of the device's report it follows from.
 
         Raises:
             BudgetError: no legal model is small enough for the budget.
         """
-        world = self.world
+        world, options = self.world, self.options
         task = PruningTask(
             base=self.trained.base,
             images=self.images,
@@ -143,10 +184,12 @@ class Server:
             budget=budget,
             classes=classes,
             seed=stream_seed(world.seed, "derive", device),
+            validation=None if recovery.validation is None else world.public.validation.take(recovery.validation),
         )
-        options = self.options
         if isinstance(options.tokens, NoReduction) and budget.latency is None:
-            return options.recovery.recover(options.method.derive(task), task)
+            edge = options.method.derive(task)
+            learn = proxy if recovery.learn is None else recovery.learn
+            return options.recovery.recover(edge, replace(task, proxy=learn))
         split = split_budget(
             task,
             options.method,

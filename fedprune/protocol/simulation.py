@@ -13,7 +13,7 @@ from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.devices.clock import Clock, NoClock
 from fedprune.mixture.features import extract
 from fedprune.mixture.mixture import FloatArray
-from fedprune.protocol.deriving import EDGE, UPPER_MARK
+from fedprune.protocol.deriving import EDGE, UPPER_MARK, RecoveryImages
 from fedprune.protocol.device import make_report
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.private import LocalData, PrivateShard, open_local
@@ -163,11 +163,17 @@ class UpperMarkServer(Server):
             pool_labels=world.images.labels,
         )
 
-    def oracle_proxy(self, device: int) -> IntArray:
-        """Return as many of the device's own training images as a proxy set has."""
+    def oracle_proxy(self, device: int, size: int | None = None) -> IntArray:
+        """Return as many of the device's own training images as a proxy set has, or as asked."""
         own = self.simulation.own_images(device)
         order = stream(self.world.seed, "oracle", device).permutation(len(own))
-        return np.sort(own[order[: self.options.proxy_size]])
+        return np.sort(own[order[: size or self.options.proxy_size]])
+
+    def oracle_recovery_images(self, device: int) -> RecoveryImages:
+        """Return what an upper mark's recovery reads beside these images."""
+        size = self.options.recovery_size
+        learn = None if size is None else self.oracle_proxy(device, size)
+        return RecoveryImages(learn, self.choose_validation(device) if self.options.recovery.validates else None)
 
     def prepare_upper_marks(self, devices: Sequence[int]) -> None:
         """Compute the evidence that these devices' upper marks need, in one pass."""

@@ -25,6 +25,7 @@ class PruningTask:
         budget: What the edge model must not exceed.
         classes: Classifier rows to keep when the device tells its classes; otherwise None, and all stay.
         seed: Seed of this device's streams.
+        validation: Public images that are like the device's, for a recovery that chooses by them; none of the pool.
     """
 
     base: Base
@@ -35,6 +36,7 @@ class PruningTask:
     budget: Budget
     classes: tuple[int, ...] | None
     seed: int
+    validation: ImageSet | None = None
 
     @property
     def precision(self) -> str:

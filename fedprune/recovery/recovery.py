@@ -11,6 +11,11 @@ from fedprune.vit.surgery import EdgeModel
 class Recovery(ABC):
     """An option of kind `recovery`: one file in this room. It changes weights, never the shape."""
 
+    @property
+    def validates(self) -> bool:
+        """Whether it reads `task.validation`."""
+        return False
+
     @abstractmethod
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return the recovered edge model; only public images of the task are used."""

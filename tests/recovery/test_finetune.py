@@ -1,9 +1,11 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from fedprune.data.images import ArrayImages
 from fedprune.evidence.losses import label_loss
 from fedprune.recovery.finetune import Finetune
 from fedprune.testing.tasks import FAMILIES, half_of, random_base, task_of
@@ -54,3 +56,22 @@ def test_distillation_alone_asks_no_labels() -> None:
 def test_wrong_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Finetune(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_epoch_that_is_most_often_right_on_validation_is_kept() -> None:
+    base = random_base("plain", dtype=torch.float32)
+    task = task_of(base, images=24)
+    edge = cut(base, half_of(base.shape, "neurons"))
+    everything = np.arange(24)
+    epochs = [Finetune(epochs=count, learning_rate=3e-3).recover(edge, task).model for count in range(1, 6)]
+    answers = np.stack([predict(model, edge.preprocess, task.images, everything).argmax(axis=1) for model in epochs])
+    wanted = answers[2]  # whoever answers as the third epoch does is right
+    assert len(np.unique(answers, axis=0)) > 1
+    first = int(np.argmax((answers == wanted).sum(axis=1)))
+    validation = ArrayImages(task.images.read(everything), np.array(edge.classes)[wanted])
+    recovery = Finetune(epochs=5, learning_rate=3e-3, best_epoch=True)
+    assert recovery.validates
+    best = recovery.recover(edge, replace(task, validation=validation))
+    assert best.notes["recovery_epoch"] == first + 1
+    for name, value in epochs[first].state_dict().items():
+        assert torch.equal(value, best.model.state_dict()[name])
