@@ -37,7 +37,7 @@ class ShardPartitioner(Partitioner):
 
     max_train: int = 400
     max_test: int = 300
-    test: str = TESTS[0]
+    test: str = "test_images"
 
     def __post_init__(self) -> None:
         if min(self.devices, self.max_train, self.max_test) < 1:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 SETTINGS = dataclasses.fields(outline(read(Path(__file__).with_name("config.py")), "RunConfig"))
 GROUPS = [kind for kind in KINDS if kind in {each.name for each in SETTINGS}]
-CHOICES = (*GROUPS, "scale")
+BUNDLES = ("scale", "preset")  # names for many settings at once; they are no option themselves
+CHOICES = (*GROUPS, *BUNDLES)
 NOT_WORDS = ("true", "false", "null", "inf", "nan")
 
 
@@ -138,7 +139,7 @@ def _compose_node(parsed: list[Override], overrides: Sequence[str]) -> DictConfi
 
 def _check_choice(override: Override) -> None:
     group, chosen = override.key_or_group, override.value()
-    if group not in CHOICES or isinstance(chosen, dict):
+    if group not in CHOICES or isinstance(chosen, dict) or chosen is None:
         return
     if chosen not in _allowed(group):
         import_plugins()  # one may register by other means than a decorator that can be read

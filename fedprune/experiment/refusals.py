@@ -27,7 +27,7 @@ def explain(error: Exception, parsed: list[Override], chosen: DictConfig) -> str
             allowed = [*map(str, chosen)]
             near = nearest(parents[0], allowed) if len(parents) == 1 else "."
             return f"There is no {'.'.join(parents)!r} to set {last!r} of{near} There are: {', '.join(allowed)}."
-        if last not in node and where != "scale":
+        if last not in node and where not in ("scale", "preset"):
             parent = ".".join(parents) or "the configuration"
             allowed = [str(key) for key in node]
             elsewhere = [key for key in _leaves(chosen) if key.split(".")[-1] == last]

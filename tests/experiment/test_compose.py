@@ -184,3 +184,41 @@ def test_a_plug_in_that_cannot_be_imported_is_a_sentence(text, sentence, tmp_pat
         assert "\n" not in str(caught.value)
     if "no_such_module" in text:
         saw("a plug-in that imports what is not there", caught.value, str(tmp_path) + "/")
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("tap", ("gmm_bic", "top_density", "tap", "finetune", "none")),
+        ("nuwa_v1", ("gmm", "label_histogram", "nuwa_v1", "finetune", "none")),
+        ("nuwa_v2", ("gmm", "label_histogram", "nuwa_v2", "none", "none")),
+        ("spvit", ("gmm", "random", "magnitude", "none", "spvit")),
+        ("fedprune", ("gmm", "herding", "fedprune", "least_squares", "none")),
+    ],
+)
+def test_a_preset_is_a_whole_pipeline_at_every_scale(preset, names):
+    for scale in ("glyphs", "tiny"):
+        config = compose([f"preset={preset}", f"scale={scale}"])
+        options = (config.mixture, config.selector, config.method, config.recovery, config.tokens)
+        assert tuple(to_dict(option)["name"] for option in options) == names
+
+
+def test_presets_are_all_tested_and_named():
+    assert len(list((config_folder() / "preset").glob("*.yaml"))) == 5
+    with pytest.raises(ConfigError, match="There is no preset named 'tapp'; did you mean 'tap'"):
+        compose(["preset=tapp"])
+
+
+def test_tap_is_as_released():
+    config = compose(["preset=tap", "scale=tiny"])
+    assert (config.mixture.covariance, config.mixture.candidates) == ("full", tuple(range(2, 11)))
+    assert (config.proxy_size, config.recovery_size) == (640, 6400)
+    recovery = config.recovery
+    assert (recovery.epochs, recovery.learning_rate, recovery.batch_size, recovery.weight_decay) == (50, 1e-5, 64, 0)
+    assert recovery.best_epoch
+
+
+def test_a_setting_on_the_command_line_wins_over_the_preset():
+    config = compose(["preset=tap", "method=fedprune", "recovery.epochs=2", "proxy_size=32"])
+    assert (to_dict(config.method)["name"], config.recovery.epochs, config.proxy_size) == ("fedprune", 2, 32)
+    assert compose(["preset=fedprune"]).identity() == compose([]).identity()
