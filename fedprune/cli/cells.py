@@ -1,35 +1,77 @@
-"""Show where planned cells stand, and run what is missing: shared by the commands `sweep`, `table` and `figure`."""
+"""Plan what a command line names, show where its cells stand, run what is missing: for all commands of many runs."""
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fedprune.cli.progress import console, duration
+from fedprune.cli.progress import console, duration, watched
+from fedprune.core.errors import ConfigError, FedpruneError
 from fedprune.core.files import write_json
 from fedprune.experiment.expected import expected_seconds
+from fedprune.experiment.provenance import provenance, run_folder
 from fedprune.experiment.record import CONFIG, is_finished
-from fedprune.study.campaign import launch, run_cells
-from fedprune.study.collect import Reading, collect
+from fedprune.protocol.observer import Observer
+from fedprune.study.cell import Cell
+from fedprune.study.collect import Reading
+from fedprune.study.launchers import launch, run_cells
+from fedprune.study.plan import Plan, plan_of
 from fedprune.study.status import STATES, CellStatus, seconds_left, status_of
-from fedprune.study.study import Study, cells_of
-from fedprune.study.sweep import Cell, Sweep
 from fedprune.study.worker import Outcome
 
 
-def show_status(sweep: Sweep, in_full: bool) -> list[CellStatus]:
+def planned(arguments: argparse.Namespace, run: bool) -> Plan:
+    """Plan what the arguments name; `run` says whether what is missing is going to be run.
+
+    Raises:
+        ConfigError: a configuration is wrong, or an argument would have no effect.
+    """
+    hydra = _hydra(arguments)
+    given = [f"--{name}" for name in ("workers", "track", "force") if getattr(arguments, name)] + hydra
+    if given and not run:
+        raise ConfigError(f"{given[0]} says how to run, but nothing is run here. Use `fedprune run -m`, or add --run.")
+    words = [word for word in arguments.overrides if word not in hydra]
+    words += [f"scale={arguments.scale}"] if arguments.scale else []
+    words += [f"seed={','.join(map(str, arguments.seeds))}"] if arguments.seeds else []
+    return plan_of(words, arguments.smoke, getattr(arguments, "metric", None) or ())
+
+
+def carry_out(plan: Plan, arguments: argparse.Namespace, run: bool) -> None:
+    """Show where the plan stands if the arguments ask for no more, else run and measure what is missing if `run`.
+
+    Raises:
+        FedpruneError: a launcher or a tracker is not there, or an argument would have no effect.
+    """
+    if arguments.status:
+        show_status(plan, in_full=True)
+    elif run:
+        _run_missing(plan, arguments)
+        measure_missing(plan.readings)
+        show_status(plan, in_full=False)
+
+
+def _hydra(arguments: argparse.Namespace) -> list[str]:
+    """Return the settings of Hydra's launcher, such as `hydra/launcher=joblib hydra.launcher.n_jobs=4`."""
+    return [word for word in arguments.overrides if word.startswith(("hydra/", "hydra."))]
+
+
+def unfinished(plan: Plan) -> int:
+    """Return how many cells are not done."""
+    return sum(status.state != "done" for status in status_of(plan.cells))
+
+
+def show_status(plan: Plan, in_full: bool) -> list[CellStatus]:
     """Print how many cells stand where and the time left; with `in_full`, a line a cell."""
-    statuses = status_of(sweep.cells)
+    statuses = status_of(plan.cells)
     counts = Counter(status.state for status in statuses)
     if in_full:
         console.print(_cell_table(statuses))
     words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    removed = f" ({sweep.duplicates} duplicates removed)" if sweep.duplicates else ""
-    console.print(f"{sweep.name}: {len(statuses)} cells{removed}: {words}", highlight=False, soft_wrap=True)
+    removed = f" ({plan.duplicates} duplicates removed)" if plan.duplicates else ""
+    console.print(f"{plan.study.name}: {len(statuses)} cells{removed}: {words}", highlight=False, soft_wrap=True)
     if counts["done"] < len(statuses):
         console.print(f"estimated time left: {_time_left(statuses)}, one cell after the other", highlight=False)
     for status in statuses:
@@ -40,33 +82,46 @@ def show_status(sweep: Sweep, in_full: bool) -> list[CellStatus]:
     return statuses
 
 
-def run_missing(sweep: Sweep, arguments: argparse.Namespace) -> int:
-    """Run all cells that are not done; returns how many are still not done at the end."""
-    waiting = [status.cell for status in status_of(sweep.cells) if status.state != "done"]
-    if waiting:
-        runs = Path(waiting[0].config.runs)
-        if arguments.launcher:
-            launch(waiting, arguments.launcher, runs / ".sweeps" / sweep.name, arguments.launcher_setting)
-        else:
-            _run_here(waiting, arguments.workers, runs / ".sweeps" / sweep.name)
-    return sum(status.state != "done" for status in status_of(sweep.cells))
+def _run_missing(plan: Plan, arguments: argparse.Namespace) -> None:
+    waiting = [status for status in show_status(plan, in_full=False) if status.state != "done"]
+    if not waiting:
+        return
+    cells = [status.cell for status in waiting]
+    if arguments.force:
+        for cell in (status.cell for status in waiting if status.state == "changed"):
+            run_folder(cell.config, provenance(cell.config), fresh=True).mkdir(parents=True, exist_ok=True)
+    logs = Path(cells[0].config.runs) / ".sweeps" / plan.study.name
+    hydra = _hydra(arguments)
+    launchers = [word.partition("=")[2] for word in hydra if word.startswith("hydra/launcher=")]
+    if launchers and launchers[-1] != "basic":
+        if useless := [f"--{name}" for name in ("workers", "track") if getattr(arguments, name)]:
+            raise ConfigError(f"{useless[0]} is for runs that this process starts itself, without hydra/launcher.")
+        launch(cells, launchers[-1], logs, [word for word in hydra if not word.startswith("hydra/launcher=")])
+    elif len(launchers) < len(hydra):
+        raise ConfigError(f"{hydra[0]} is for a launcher. Add hydra/launcher=joblib, or another one.")
+    else:
+        _run_here(cells, arguments.workers or 1, arguments.track, logs)
 
 
-def gather(study: Study, arguments: argparse.Namespace) -> tuple[Sweep, pd.DataFrame] | None:
-    """Plan a study's runs, run what is missing if asked to, and collect; nothing with `--dry-run`, which shows."""
-    readings = study.readings(arguments.scale, arguments.seeds, arguments.smoke, arguments.overrides)
-    sweep = cells_of(study.name, readings)
-    if arguments.dry_run:
-        show_status(sweep, in_full=True)
-        return None
-    if arguments.run_missing:
-        run_missing(sweep, arguments)
-        measure_missing(readings)
-    return sweep, collect(readings)
+def _run_here(cells: Sequence[Cell], workers: int, tracker: str | None, logs: Path) -> None:
+    started = iter(range(1, len(cells) + 1))
+
+    @contextmanager
+    def watch(cell: Cell) -> Iterator[Observer]:
+        title = f"run {next(started)} of {len(cells)}  {cell.config.title()}"
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
+        with watched(cell.config, tracker, quiet=workers > 1) as observer:  # bars of several would mix
+            yield observer
+
+    def notify(cell: Cell, outcome: Outcome) -> None:
+        how = f"{outcome.seconds:.1f} s" if outcome.status == "done" else outcome.reason
+        console.print(f"{outcome.status}: {cell.config.title()}  {how}", highlight=False, soft_wrap=True)
+
+    run_cells(cells, watch, notify, workers, logs)
 
 
 def measure_missing(readings: Sequence[Reading]) -> None:
-    """Measure what readings ask for beyond records: attacks on reports, likeness of proxy sets, speed of models."""
+    """Measure what readings ask for beyond records; what cannot be measured of one run is said and stays missing."""
     for reading in readings:
         measurement, folder = reading.metric.measurement, reading.cell.folder
         if measurement is None or measurement.is_there(folder, reading.metric.number):
@@ -75,22 +130,12 @@ def measure_missing(readings: Sequence[Reading]) -> None:
             continue
         if not is_finished(folder):
             write_json(folder / CONFIG, reading.cell.config.to_dict())
-        measurement.measure(folder, reading.cell.config)
-        console.print(f"measured: {measurement.file} of {folder.name}", highlight=False, soft_wrap=True)
-
-
-def _run_here(cells: Sequence[Cell], workers: int, logs: Path) -> None:
-    columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("cells", total=len(cells))
-
-        def told(cell: Cell, outcome: Outcome) -> None:
-            progress.advance(task)
-            how = f"{outcome.seconds:.1f} s" if outcome.status == "done" else outcome.reason
-            line = f"{outcome.status}: {cell.config.title()}  {how}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-        run_cells(cells, told, workers, logs)
+        try:
+            measurement.measure(folder, reading.cell.config)
+            line = f"measured: {measurement.file} of {folder.name}"
+        except FedpruneError as error:
+            line = f"not measured: {measurement.file} of {folder.name}: {error}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _cell_table(statuses: Sequence[CellStatus]) -> Table:

@@ -5,10 +5,12 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -16,6 +18,9 @@ from rich.text import Text
 
 from fedprune.core.text import printable
 from fedprune.protocol.observer import Observer
+
+if TYPE_CHECKING:
+    from fedprune.experiment.config import RunConfig
 
 EVERY = 60.0  # seconds after which a log gets a line of a phase that goes on
 SHARE = 0.1  # of a phase after which it gets one, but not within QUIET seconds of the last
@@ -104,6 +109,28 @@ class Bars(Observer):
         phase.told, phase.told_at = phase.done, phase.last
         if self._says_lines:
             console.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
+
+
+@contextmanager
+def watched(config: "RunConfig", tracker: str | None, quiet: bool = False) -> Iterator[Observer]:
+    """Give what watches one run: bars, and in front of them a tracker where one is named.
+
+    Raises:
+        ConfigError: there is no such tracker.
+        MissingExtra: its package is not installed.
+    """
+    from fedprune.experiment.expected import expected_passes
+    from fedprune.experiment.trackers import track
+
+    with Bars(config.quiet or quiet, expected_passes(config)) as bars:
+        if tracker is None:
+            yield bars
+            return
+        tracking = track(tracker, Path(config.runs) / ".tracking" / config.title(), config, bars)
+        try:
+            yield tracking
+        finally:
+            tracking.tracker.close()
 
 
 @dataclass

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.study.study import read_study
 
     for name, scale, path in committed(arguments.results, "table"):
-        render_again(name, scale, path)
+        render_again(read_study(name), scale, path)
         print(path.with_suffix(".md"))
     for name, scale, path in committed(arguments.results, "figure") if arguments.figures else []:
         save(draw(read_study(name), scale, read_csv(path)), path.with_suffix(""))

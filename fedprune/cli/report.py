@@ -23,12 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the page and print its path."""
     from fedprune.experiment.record import find_run, read_record
     from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
-    from fedprune.study.sweep import is_sweep, plan_of
+    from fedprune.study.plan import is_plan, plan_of
 
-    if is_sweep(arguments.name):
-        sweep = plan_of(arguments.name, arguments.overrides)
-        path = arguments.write or Path(f"{sweep.name}.html")
-        write_sweep_page(sweep, path)
+    if is_plan(arguments.name):
+        plan = plan_of([arguments.name, *arguments.overrides])
+        path = arguments.write or Path(f"{plan.study.name.split('/')[-1]}.html")
+        write_sweep_page(plan, path)
     else:
         record = read_record(find_run(arguments.name, arguments.runs))
         path = arguments.write or record.folder / "report.html"

@@ -1,93 +1,68 @@
 """Run an experiment: from private shards to pruned models evaluated on private data.
 
-Settings are Hydra overrides: `fedprune run method=random proxy_size=64`. With `-m`, a list of values runs all
-combinations: `fedprune run -m method=fedprune,global seed=0,1,2`. `fedprune list KIND` names what can be chosen.
+Settings are Hydra overrides: `fedprune run method=random proxy_size=64`. With `-m` many runs: all combinations of
+comma-separated values (`fedprune run -m method=fedprune,global seed=0,1,2`), or a study or sweep by its name. Runs that
+are there are not run again; at the end stands their table. `fedprune list KIND` names what can be chosen.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fedprune.cli.progress import Bars
-    from fedprune.experiment.config import RunConfig
-    from fedprune.experiment.record import Record
+from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, add_table_arguments
+
+SINGLE = ("force", "track")  # what one run understands too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. method=random seed=1")
-    parser.add_argument("-m", "--multirun", action="store_true", help="run all combinations of comma-separated values")
-    parser.add_argument(
-        "--force", action="store_true", help="run afresh, in a new folder, where files or code have changed since"
-    )
-    parser.add_argument("--track", help="live curves below runs/.tracking: tensorboard or mlflow (optional extras)")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run many: lists of values, a study, a sweep")
+    add_run_arguments(parser)
+    many = parser.add_argument_group("with -m")
+    add_plan_arguments(many)
+    add_table_arguments(many)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one configuration, or with `-m` all combinations."""
-    return run_overrides(
-        arguments.overrides, multirun=arguments.multirun, tracker=arguments.track, force=arguments.force
-    )
+    """Run one configuration, or with `-m` all that are named, and then show their table."""
+    from fedprune.cli import table
+    from fedprune.core.errors import ConfigError
+
+    if arguments.multirun:
+        return table.tabulate(arguments, run_missing=True)
+    known = ("overrides", "run", *SINGLE)
+    if many := [name for name, value in vars(arguments).items() if value and name not in known]:
+        raise ConfigError(f"--{many[0].replace('_', '-')} is for many runs. Add -m.")
+    return run_overrides(arguments.overrides, tracker=arguments.track, force=arguments.force)
 
 
-def run_overrides(
-    overrides: Sequence[str], *, multirun: bool = False, tracker: str | None = None, force: bool = False
-) -> int:
-    """Compose and check all configurations first, then run one after the other; returns the exit code.
+def run_overrides(overrides: Sequence[str], *, tracker: str | None = None, force: bool = False) -> int:
+    """Run one configuration and show what came out; returns the exit code.
 
     Raises:
-        FedpruneError: a configuration is wrong, or the only run could not be done.
+        FedpruneError: the configuration is wrong, or the run could not be done.
     """
-    from fedprune.core.errors import ConfigError, FedpruneError
+    from fedprune.core.errors import ConfigError
     from fedprune.experiment.compose import compose, expand
 
-    expanded = expand(overrides)
-    if len(expanded) > 1 and not multirun:
+    if len(expanded := expand(overrides)) > 1:
         raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
-    configs = [compose(combination) for combination in expanded]
+    config, began = compose(overrides), datetime.now(UTC)
 
-    from fedprune.cli.progress import Bars, console  # after settings have been read: these take seconds to import
-    from fedprune.experiment.expected import expected_passes
-    from fedprune.experiment.run import kept
+    from fedprune.cli.progress import console, watched  # after settings have been read: these take seconds to import
+    from fedprune.experiment.run import execute, kept
     from fedprune.report.run_table import render_run
 
-    incomplete = 0
-    for number, config in enumerate(configs, start=1):
-        if len(configs) > 1:
-            console.print(f"run {number} of {len(configs)}  {config.title()}", style="bold", highlight=False)
-        try:
-            with Bars(config.quiet, expected_passes(config)) as bars:
-                began = datetime.now(UTC)
-                record = _execute(config, bars, tracker, force)
-        except KeyboardInterrupt:
-            print(f"fedprune: {kept(config)}", file=sys.stderr)
-            raise
-        except FedpruneError as error:
-            if len(configs) == 1:
-                raise
-            print(f"fedprune: {config.title()}: {error}", file=sys.stderr)
-            incomplete += 1
-            continue
-        if record.finished < began:
-            there = f"already run on {record.finished:%Y-%m-%d}, in {record.folder}"
-            console.print(there, markup=False, highlight=False, soft_wrap=True)
-        render_run(record, console, in_full=len(configs) == 1)
-        incomplete += set(record.values["devices"]) != {"ok"}
-    return 1 if incomplete else 0
-
-
-def _execute(config: "RunConfig", bars: "Bars", tracker: str | None, force: bool) -> "Record":
-    from fedprune.experiment.run import execute
-    from fedprune.experiment.trackers import track
-
-    if tracker is None:
-        return execute(config, bars, force=force)
-    tracking = track(tracker, Path(config.runs) / ".tracking" / config.title(), config, bars)
     try:
-        return execute(config, tracking, force=force)
-    finally:
-        tracking.tracker.close()
+        with watched(config, tracker) as observer:
+            record = execute(config, observer, force=force)
+    except KeyboardInterrupt:
+        print(f"fedprune: {kept(config)}", file=sys.stderr)
+        raise
+    if record.finished < began:
+        there = f"already run on {record.finished:%Y-%m-%d}, in {record.folder}"
+        console.print(there, markup=False, highlight=False, soft_wrap=True)
+    render_run(record, console)
+    return 0 if set(record.values["devices"]) == {"ok"} else 1

@@ -153,8 +153,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     for override in parsed:
         if not override.key_or_group:
             raise ConfigError(f"{override.input_line!r} sets nothing. Write settings as key=value.")
-        if override.key_or_group.split(".")[0] == "hydra":
-            raise ConfigError(f"{override.input_line!r} is Hydra's own and changes no run. Leave it out.")
+        if override.key_or_group.startswith(("hydra.", "hydra/")):
+            raise ConfigError(f"{override.input_line!r} is Hydra's own and changes no run. Leave it out, or add -m.")
         if override.is_add() or override.is_force_add() or override.is_delete():
             raise ConfigError(
                 f"{override.input_line!r} adds or takes away a setting, but settings are fixed. Write key=value."
@@ -174,8 +174,10 @@ def _parse_one(override: str) -> Override:
                 return parser.parse_override(f"{key}={quoted(value)}")
         if value[:1] in ("[", "{"):
             raise ConfigError(f"{override!r} cannot be read. Write lists without spaces: {key}=[1,2].") from error
-        what = first_sentence(error) if sign else f"{override!r} is no setting"
-        raise ConfigError(f"{what}. Write settings as key=value.") from error
+        if not sign:
+            hint = "Write settings as key=value; studies and sweeps are run by -m."
+            raise ConfigError(f"{override!r} is no setting. {hint}") from error
+        raise ConfigError(f"{first_sentence(error)}. Write settings as key=value.") from error
 
 
 def _plain(key: str, node: Any) -> Any:

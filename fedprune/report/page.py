@@ -29,9 +29,10 @@ from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
 from fedprune.report.run_table import budget_text, percent, trouble, whole
 from fedprune.report.scene import Scene
-from fedprune.report.sweep_table import sweep_table
+from fedprune.report.table import build_table
+from fedprune.study.collect import collect
+from fedprune.study.plan import Plan
 from fedprune.study.status import status_of
-from fedprune.study.sweep import Sweep
 from fedprune.vit.shape import Shape
 
 IMAGES = 16  # of each kind that a device shows
@@ -84,19 +85,19 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
     )
 
 
-def write_sweep_page(sweep: Sweep, path: Path) -> None:
-    """Write the page of a sweep: where its cells stand, and their averages over seeds."""
-    table = sweep_table(sweep)
-    statuses = status_of(sweep.cells)
+def write_sweep_page(plan: Plan, path: Path) -> None:
+    """Write the page of many runs: where their cells stand, and their averages over seeds."""
+    table = build_table(plan.study, plan.scale, collect(plan.readings))
+    statuses = status_of(plan.cells)
     done = sum(status.state == "done" for status in statuses)
     write_text(
         path,
         _render(
             "sweep.html.j2",
-            title=f"Sweep {sweep.name}",
+            title=plan.study.name.removeprefix("sweep/"),
             table=table,
             statuses=statuses,
-            axes=list(sweep.cells[0].labels) if sweep.cells else [],
+            axes=list(dict.fromkeys(axis for cell in plan.cells for axis in cell.labels)),
             figure=inline_svg(accuracy_of_cells(table)) if done else "",
             done=done,
         ),

@@ -10,15 +10,16 @@ from typing import Any
 
 import pandas as pd
 
+from fedprune.core.errors import DataError
 from fedprune.core.files import write_atomic, write_json, write_text
-from fedprune.core.text import csv_text
+from fedprune.core.text import csv_text, describe
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import is_finished, read_record, versions
 from fedprune.report.render import latex, markdown
-from fedprune.report.table import Table, build_table, summary_rows
+from fedprune.report.table import build_table, summary_rows
 from fedprune.study.names import study_names
-from fedprune.study.study import Study, read_study
-from fedprune.study.sweep import Sweep
+from fedprune.study.plan import Plan
+from fedprune.study.study import Study
 
 
 def folder_of(results: Path, study: Study, scale: str) -> Path:
@@ -31,12 +32,12 @@ def stem_of(study: Study) -> str:
     return study.name.split("/")[-1]
 
 
-def write_table(results: Path, table: Table, tidy: pd.DataFrame, sweep: Sweep) -> list[Path]:
+def write_table(results: Path, plan: Plan, tidy: pd.DataFrame) -> list[Path]:
     """Write tidy rows, the summary, markdown and LaTeX, and note the runs in the manifest; returns the paths."""
-    folder, stem = folder_of(results, table.study, table.scale), stem_of(table.study)
+    folder, stem = folder_of(results, plan.study, plan.scale), stem_of(plan.study)
     write_csv(folder / f"{stem}.csv", tidy)
-    render_again(table.study.name, table.scale, folder / f"{stem}.csv")
-    note_runs(folder, stem, sweep)
+    render_again(plan.study, plan.scale, folder / f"{stem}.csv")
+    note_runs(folder, plan)
     return [folder / f"{stem}.{ending}" for ending in ("csv", "summary.csv", "md", "tex")]
 
 
@@ -46,14 +47,16 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read tidy rows back as they were written."""
+    """Read tidy rows back as they were written.
+
+    Raises:
+        DataError: there are none.
+    """
     text = {"row": str, "column": str, "metric": str, "run": str, "digest": str}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})
-
-
-def table_from_csv(study: Study, scale: str, path: Path) -> Table:
-    """Build a table again from its committed tidy rows."""
-    return build_table(study, scale, read_csv(path))
+    try:
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {path}: {describe(error)}") from error
 
 
 def committed(results: Path, kind: str) -> list[tuple[str, str, Path]]:
@@ -65,22 +68,22 @@ def committed(results: Path, kind: str) -> list[tuple[str, str, Path]]:
     return found
 
 
-def render_again(name: str, scale: str, path: Path) -> None:
+def render_again(study: Study, scale: str, path: Path) -> None:
     """Write a table's summary, markdown and LaTeX again from its committed numbers."""
-    table = table_from_csv(read_study(name), scale, path)
+    table = build_table(study, scale, read_csv(path))
     write_csv(path.with_suffix(".summary.csv"), summary_rows(table))
     write_text(path.with_suffix(".md"), markdown(table))
     write_text(path.with_suffix(".tex"), latex(table))
 
 
-def note_runs(folder: Path, stem: str, sweep: Sweep) -> None:
+def note_runs(folder: Path, plan: Plan) -> None:
     """Write down in `manifest.json` which runs a table or figure comes from, on what machine, how long they took."""
-    records = [read_record(cell.folder) for cell in sweep.cells if is_finished(cell.folder)]
+    records = [read_record(cell.folder) for cell in plan.cells if is_finished(cell.folder)]
     _note(
         folder,
-        stem,
+        stem_of(plan.study),
         {
-            "planned_runs": len(sweep.cells),
+            "planned_runs": len(plan.cells),
             "run_seconds": round(sum(float(record.values["seconds"]) for record in records), 1),
             "versions": _distinct(record.values["versions"] for record in records),
             "runs": {str(record.values["run"]): record.digest for record in records},

@@ -9,10 +9,9 @@ from fedprune.experiment.summary import accuracies, labels_of
 from fedprune.report.accuracy_figure import draw_accuracy
 
 
-def render_run(record: Record, console: Console, in_full: bool) -> None:
-    """Print a run's table (when `in_full`), its averages and the paths of what was written."""
-    if in_full:
-        console.print(device_table(record.devices))
+def render_run(record: Record, console: Console) -> None:
+    """Print a run's table, its averages and the paths of what was written."""
+    console.print(device_table(record.devices))
     console.print(averages(record))
     for line in trouble(record.devices):
         console.print(line, highlight=False)

@@ -11,9 +11,9 @@ from fedprune.core.errors import ConfigError
 from fedprune.devices.clock import NoClock
 from fedprune.experiment.provenance import changes_since
 from fedprune.experiment.record import Record, is_finished, read_record
+from fedprune.study.cell import Cell
 from fedprune.study.metrics import Metric
 from fedprune.study.statistics import Seeded
-from fedprune.study.sweep import Cell
 
 COLUMNS = ("row", "column", "metric", "seed", "draw", "value", "measured", "devices", "run", "digest")
 
@@ -61,7 +61,8 @@ def collect(readings: Sequence[Reading]) -> pd.DataFrame:
             counts = is_finished(folder) and not changes_since(folder, reading.cell.config, known)
             records[str(folder)] = read_record(folder) if counts else None
         rows.append(_read(reading, records[str(folder)]))
-    _refuse_unknown_columns(readings, [record for record in records.values() if record is not None])
+    if None not in records.values():
+        _refuse_unknown_columns(readings, list(filter(None, records.values())))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     repeated = frame.duplicated(["row", "column", "metric", "seed", "draw"])
     if repeated.any():
@@ -96,7 +97,8 @@ def _read(reading: Reading, record: Record | None) -> dict[str, object]:
 
 def _refuse_unknown_columns(readings: Sequence[Reading], records: Sequence[Record]) -> None:
     """A column that some runs lack is a dash there, for instance a note of another method; none has a misspelt one."""
-    for column in {reading.metric.column for reading in readings} - {""}:
+    chosen = {column for reading in readings for column in reading.only} - {"removed"}
+    for column in ({reading.metric.column for reading in readings} - {""}) | chosen:
         if records and not any(column in record.devices for record in records):
             raise ConfigError(f"None of these runs has a column {column!r} in its devices.parquet.")
 

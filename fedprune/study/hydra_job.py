@@ -8,7 +8,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from fedprune.study.campaign import read_cell
+from fedprune.protocol.observer import Observer
+from fedprune.study.launchers import read_cell
 from fedprune.study.worker import Worker
 
 
@@ -33,7 +34,7 @@ def main(job: Job) -> str:
     """Run the cell; its folder says how it went, so a failure does not stop the launcher's other jobs."""
     cell = read_cell(Path(job.plan), job.cell)
     with Worker(cell.folder / "log.txt") as worker:
-        outcome = worker.run(cell)
+        outcome = worker.run(cell, Observer())
     print(f"{cell.config.title()}: {outcome.status} {outcome.reason}".rstrip(), file=sys.stderr)
     return outcome.status
 

@@ -52,10 +52,7 @@ class Metric:
     def values(self, folder: Path, record: Record | None, only: Mapping[str, str]) -> "pd.Series[float]":
         """Return the numbers of a run: of every device that `only` lets through, or of the run as a whole.
 
-        NaN where a device has none; nothing where the run has not finished and must have.
-
-        Raises:
-            ConfigError: the run has no such column to choose devices by.
+        NaN where a device has none; nothing where the run has not finished and must have, or has no such column.
         """
         if self.measurement is not None and (record is not None or not self.needs_models):
             return pd.Series([self.measurement.read(folder, self.number)])
@@ -165,9 +162,8 @@ def _plain_metric(name: str) -> Metric:
 def _chosen(devices: pd.DataFrame, only: Mapping[str, str]) -> pd.DataFrame:
     devices = devices.assign(removed=_removed(devices))
     for column, pattern in only.items():
-        if column not in devices:
-            raise ConfigError(f"Runs have no column {column!r} to choose devices by.")
-        devices = devices[[_matches(str(value), pattern) for value in devices[column]]]
+        values = devices.get(column, pd.Series(dtype=str))  # a column that this run lacks lets no device through
+        devices = devices[[_matches(str(value), pattern) for value in values] or [False] * len(devices)]
     return devices
 
 

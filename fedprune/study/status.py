@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from fedprune.experiment.provenance import changed_sentence, changes_since
 from fedprune.experiment.record import is_finished
-from fedprune.study.sweep import Cell
+from fedprune.study.cell import Cell
 
 STATES = ("done", "running", "begun", "failed", "changed", "missing")
 
@@ -23,8 +23,8 @@ class CellStatus:
         cell: The cell.
         state: `done`, `running` (another process works on it), `begun` (cut off, goes on from its finished devices),
             `failed` (with the reason), `changed` (what it was made from is not what is there now) or `missing`.
-        reason: Why it failed.
-        seconds: What it took, where it is done.
+        reason: Why it failed or counts as changed.
+        seconds: What it took, where it has a record.
         devices: Devices whose rows are finished, where it is begun.
     """
 
@@ -46,8 +46,10 @@ def _look(cell: Cell, known: dict[Any, dict[str, str]]) -> CellStatus:
     if changed := changes_since(folder, cell.config, known):
         return CellStatus(cell, "changed", reason=changed_sentence(folder, changed))
     if is_finished(folder):
-        seconds = json.loads((folder / "record.json").read_text(encoding="utf-8"))["seconds"]
-        return CellStatus(cell, "done", seconds=float(seconds))
+        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        lost = values.get("devices", {}).get("failed", 0)
+        reason = f"{lost} of its devices failed; they are asked again" if lost else ""
+        return CellStatus(cell, "failed" if lost else "done", reason, float(values["seconds"]))
     if not folder.is_dir():
         return CellStatus(cell, "missing")
     rows = len(list(folder.glob("rows/device-*.json")))

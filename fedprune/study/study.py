@@ -16,11 +16,11 @@ from fedprune.core.errors import ConfigError
 from fedprune.core.nested import replace_nested
 from fedprune.core.registry import build
 from fedprune.experiment.config import RunConfig
+from fedprune.study.cell import Cell, Settings, configure
 from fedprune.study.collect import Reading
 from fedprune.study.metrics import metric
 from fedprune.study.names import read_yaml, study_folder, study_names
 from fedprune.study.scales import Scale, read_scales
-from fedprune.study.sweep import Cell, Settings, Sweep, configure, without_duplicates
 
 KINDS = ("table", "figure")
 # The tiny version of any study: it shows that the study runs, its numbers mean nothing.
@@ -190,7 +190,7 @@ class Study:
                 labels = {"row": row.label, "column": column.label, "seed": str(seed)}
                 labels |= {key: str(value) for key, value in drawn.items()}
                 config = configure({**shared, **row.settings, **drawn, "seed": seed}, extra)
-                cell = Cell(labels, _tiny(config) if smoke else config)
+                cell = Cell(labels, tiny(config) if smoke else config)
                 planned += [Reading(row.label, column.label, metric(name), cell, only, number) for name in wanted]
         return planned
 
@@ -198,7 +198,7 @@ class Study:
         return self.rows, self.columns or (Line(metric(self.metric).label),)
 
 
-def _tiny(config: RunConfig) -> RunConfig:
+def tiny(config: RunConfig) -> RunConfig:
     """Cut every training in it short."""
     for name, most in SMOKE_TRAINING.items():
         config = replace_nested(config, name, partial(min, most))
@@ -208,11 +208,6 @@ def _tiny(config: RunConfig) -> RunConfig:
 def _draws(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Return every combination of the settings' values; one without any where there are none."""
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
-
-
-def cells_of(name: str, readings: Sequence[Reading]) -> Sweep:
-    """Return the runs that must have finished for the readings, each once."""
-    return without_duplicates(name, [reading.cell for reading in readings if reading.needs_run])
 
 
 def read_study(name: str) -> Study:

@@ -1,4 +1,4 @@
-"""A sweep: the planned cells, each one run's configuration, known before anything runs.
+"""A sweep: a study whose rows are all combinations of a few settings, from a file or from a line of overrides.
 
 A sweep file names settings that hold for all cells and axes whose values are combined:
 
@@ -7,192 +7,107 @@ A sweep file names settings that hold for all cells and axes whose values are co
       method: [fedprune, global, random]
       seed: [0, 1, 2]
 
-A value of an axis may also be a mapping of several settings that go together.
+A value of an axis may also be a mapping of several settings that go together. What overrides set takes the place of the
+same setting in the file, on an axis or not; overrides with several values are further axes.
 """
 
-import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.compose import compose, config_folder, expand, is_word, quoted
-from fedprune.experiment.config import RunConfig
-from fedprune.experiment.provenance import newest_folder
+from fedprune.core.hashing import content_hash
+from fedprune.experiment.compose import expand
+from fedprune.study.cell import Cell, configure, in_grammar, values_of
+from fedprune.study.collect import Reading
+from fedprune.study.metrics import metric
 from fedprune.study.names import read_yaml
+from fedprune.study.scales import Scale
+from fedprune.study.study import SMOKE, Line, Study, tiny
 
-Settings = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One planned run.
-
-    Attributes:
-        labels: The value of each axis in words, in the order of the axes.
-        config: The run's configuration.
-    """
-
-    labels: Mapping[str, str]
-    config: RunConfig
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the run, the newest where there are several."""
-        return newest_folder(self.config)
+COLUMNS = {
+    "base": "base_accuracy",
+    "base + sub-classifier": "subclassifier_accuracy",
+    "edge model": "edge_accuracy",
+    "worst 10 % of devices": "worst edge_accuracy",
+    "oracle proxy set": "oracle_accuracy",
+    "params kept (%)": "params_kept",
+    "MACs kept (%)": "macs_kept",
+}
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Planned cells, no run twice.
-
-    Attributes:
-        name: The sweep's name.
-        cells: All cells in the order of the axes, the last axis fastest.
-        duplicates: Cells that the axes gave again, and that were left out.
-    """
-
-    name: str
-    cells: tuple[Cell, ...]
-    duplicates: int = 0
-
-
-def read_sweep(file: str, extra: Sequence[str] = ()) -> Sweep:
-    """Plan the cells of a sweep file; every configuration is composed and checked.
+def plan_sweep(
+    file: Path | None, overrides: Sequence[str], smoke: bool = False, metrics: Sequence[str] = ()
+) -> tuple[Study, str, list[Reading]]:
+    """Plan a sweep; every configuration is composed and checked.
 
     Args:
-        file: Path of a sweep file, or the name of one in `conf/sweep/`.
-        extra: Further overrides for all cells, as on the command line.
+        file: A sweep file; None for overrides alone.
+        overrides: As of `fedprune run -m`.
+        smoke: Whether to plan the tiny version.
+        metrics: Names of metrics in place of the usual columns.
+
+    Returns:
+        The study whose rows are the choices but the seed, its scale, and a reading for each cell and column.
 
     Raises:
-        ConfigError: the file cannot be read, or a cell's configuration is wrong.
+        ConfigError: the file cannot be read, a metric is unknown, or a cell's configuration is wrong.
     """
-    path = find_sweep(file)
-    values = read_yaml(path, {"description", "settings", "axes"})
-    axes = {str(axis): _choices(str(axis), choices) for axis, choices in (values.get("axes") or {}).items()}
-    return plan(path.stem, values.get("settings") or {}, axes, extra)
+    name = file.stem if file else f"overrides-{content_hash(list(overrides), length=6)}"
+    heads = [metric(each).label for each in metrics]
+    columns = {head if heads.count(head) == 1 else each: each for head, each in zip(heads, metrics, strict=True)}
+    columns = columns or COLUMNS
+    cells, scales = {}, {}
+    for labels, choice, words in _combinations(file, overrides, smoke):
+        config = tiny(configure({}, words)) if smoke else configure({}, words)
+        row = ", ".join(word for word in choice if not word.startswith("seed=")) or name
+        cells[row, config.seed] = Cell(labels, config)
+        scales[values_of(words).get("scale", "glyphs")] = True
+    if not metrics and not any(cell.config.oracle for cell in cells.values()):
+        columns = {label: each for label, each in columns.items() if each != "oracle_accuracy"}
+    scale = "+".join(scales)
+    study = Study(
+        name=f"sweep/{name}",
+        kind="table",
+        title="the planned runs",
+        scales={scale: Scale(len({seed for _, seed in cells}))},
+        rows=tuple(map(Line, dict.fromkeys(row for row, _ in cells))),
+        columns=tuple(Line(label, metric=each) for label, each in columns.items()),
+    )
+    readings = [
+        Reading(row, label, metric(each), cell) for (row, _), cell in cells.items() for label, each in columns.items()
+    ]
+    return study, scale, readings
 
 
-def plan(name: str, settings: Settings, axes: Mapping[str, Mapping[str, Settings]], extra: Sequence[str] = ()) -> Sweep:
-    """Combine all axes; `axes[axis][label]` holds the settings of one choice.
-
-    Raises:
-        ConfigError: a cell's configuration is wrong.
-    """
-    cells = []
-    for labels in itertools.product(*axes.values()):
-        merged = dict(settings)
-        for axis, label in zip(axes, labels, strict=True):
-            merged.update(axes[axis][label])
-        cells.append(Cell(dict(zip(axes, labels, strict=True)), configure(merged, extra)))
-    return without_duplicates(name, cells)
-
-
-def plan_of(name: str, extra: Sequence[str] = ()) -> Sweep:
-    """Plan a sweep given as a file, as the name of one, or as the first of several overrides.
-
-    Raises:
-        ConfigError: there is no such sweep, or a configuration is wrong.
-    """
-    if "=" in name and not Path(name).is_file():
-        return sweep_of([name, *extra])
-    return read_sweep(name, extra)
-
-
-def sweep_of(overrides: Sequence[str]) -> Sweep:
-    """Plan the cells of `fedprune run -m OVERRIDES`; the overrides with several values are the axes.
-
-    Raises:
-        ConfigError: a configuration is wrong.
-    """
-    runs = [dict(_split(override) for override in run) for run in expand(overrides)]
+def _combinations(
+    file: Path | None, overrides: Sequence[str], smoke: bool
+) -> Iterator[tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]]:
+    """Yield each cell's labels, what it sets of the axes, and all that it sets, the last axis fastest."""
+    runs = list(map(values_of, expand(overrides)))
     varied = [key for key in runs[0] if len({run[key] for run in runs}) > 1]
-    cells = []
-    for run in runs:
-        labels = {key: run[key] for key in varied}
-        settings = {"seed": int(run.pop("seed"))} if run.get("seed", "").isdigit() else {}
-        cells.append(Cell(labels, configure(settings, [f"{key}={value}" for key, value in run.items()])))
-    return without_duplicates("overrides", cells)
+    values = read_yaml(file, {"description", "settings", "axes"}) if file else {}
+    given = {**(values.get("settings") or {}), **(SMOKE if smoke else {})}
+    common = in_grammar({key: value for key, value in given.items() if key not in runs[0]})
+    axes = [
+        [(str(axis), *choice) for choice in _choices(str(axis), choices, taken=runs[0])]
+        for axis, choices in (values.get("axes") or {}).items()
+    ]
+    for chosen, run in itertools.product(itertools.product(*axes), runs):
+        labels = {axis: label for axis, label, _ in chosen if label} | {key: run[key] for key in varied}
+        choice = (*itertools.chain(*(words for *_, words in chosen)), *(f"{key}={run[key]}" for key in varied))
+        fixed = (f"{key}={value}" for key, value in run.items() if key not in varied)
+        yield labels, choice, (*common, *fixed, *choice)
 
 
-def _split(override: str) -> tuple[str, str]:
-    key, _, value = override.partition("=")
-    return key, value
-
-
-def without_duplicates(name: str, cells: Iterable[Cell]) -> Sweep:
-    """Return the cells as a sweep in which each run stands once."""
-    given = list(cells)
-    first: dict[str, Cell] = {}
-    for cell in given:
-        first.setdefault(cell.config.identity(), cell)
-    return Sweep(name, tuple(first.values()), len(given) - len(first))
-
-
-def configure(settings: Settings, extra: Sequence[str] = ()) -> RunConfig:
-    """Compose one configuration from settings such as `{"method": "fedprune", "budgets.removed": [0.2]}`.
-
-    Raises:
-        ConfigError: a key, name, type or range is wrong.
-    """
-    values = dict(settings)
-    seed = values.pop("seed", None)  # by far the most frequent axis: composed once for all seeds
-    config = _compose_once(tuple(f"{key}={_write(value)}" for key, value in values.items()), tuple(extra))
-    if seed is None:
-        return config
-    if not isinstance(seed, int):
-        raise ConfigError(f"seed is {seed!r}; it must be a whole number.")
-    return dataclasses.replace(config, seed=seed)
-
-
-@cache
-def _compose_once(overrides: tuple[str, ...], extra: tuple[str, ...]) -> RunConfig:
-    return compose([*overrides, *extra])
-
-
-def is_sweep(name: str) -> bool:
-    """Say whether `name` is a sweep file, the name of one, or an override."""
-    return "=" in name or Path(name).is_file() or (config_folder() / "sweep" / f"{name}.yaml").is_file()
-
-
-def find_sweep(file: str) -> Path:
-    """Return the path of a sweep file given by path or by name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    folder = config_folder() / "sweep"
-    for path in (Path(file), folder / f"{file}.yaml"):
-        if path.is_file():
-            return path
-    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-    raise ConfigError(f"There is no sweep file {file!r}. Give a path, or one of: {names}.")
-
-
-def _choices(axis: str, choices: Any) -> dict[str, Settings]:
-    """Return each choice of an axis by its label."""
+def _choices(axis: str, choices: Any, taken: Container[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the label and the overrides of each choice of an axis, without the settings that are `taken`."""
     if not isinstance(choices, list) or not choices:
         raise ConfigError(f"The axis {axis!r} must be a list of values, for instance [0, 1, 2].")
-    return {_label(choice): choice if isinstance(choice, dict) else {axis: choice} for choice in choices}
-
-
-def _label(choice: Any) -> str:
-    if isinstance(choice, dict):
-        return ", ".join(f"{key}={_write(value)}" for key, value in choice.items())
-    return choice if isinstance(choice, str) else _write(choice)
-
-
-def _write(value: Any) -> str:
-    """Write a value in Hydra's grammar."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_write, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_write(item)}" for key, item in value.items()) + "}"
-    return quoted(value) if isinstance(value, str) and not is_word(value) else str(value)
+    found: dict[tuple[str, ...], str] = {}
+    for choice in choices:
+        settings = choice if isinstance(choice, dict) else {axis: choice}
+        words = in_grammar({key: value for key, value in settings.items() if key not in taken})
+        found[words] = choice if words and isinstance(choice, str) else ", ".join(words).removeprefix(f"{axis}=")
+    return [(label, words) for words, label in found.items()]

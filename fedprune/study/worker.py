@@ -1,7 +1,8 @@
 """A child process that runs cells one after the other, so that whatever kills it costs one cell only.
 
-`python -m fedprune.study.worker` reads one configuration a line as JSON and answers with one outcome a line.
-Cells that one worker runs share the data, the base and the caches that it has loaded.
+`python -m fedprune.study.worker` reads one configuration a line as JSON and answers in lines of JSON: what happens, as
+calls of an observer, then the outcome. Cells that one worker runs share the data, the base and the caches that it has
+loaded.
 """
 
 import json
@@ -10,17 +11,21 @@ import signal
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TextIO
 
 from fedprune.core.errors import FedpruneError
+from fedprune.core.registry import build
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.provenance import newest_folder
 from fedprune.experiment.record import note_failure, note_reason
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
-from fedprune.study.sweep import Cell
+from fedprune.protocol.row import DeviceRow
+from fedprune.study.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Worker:
     def __init__(self, log: Path) -> None:
         self.log = log
         self._child: subprocess.Popen[str] | None = None
+        self._stopped = False
 
     def __enter__(self) -> "Worker":
         return self
@@ -55,28 +61,34 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._child is not None and self._child.stdin is not None:
-            self._child.stdin.close()  # the child ends when it has nothing more to read
-            if kind is not None:
-                self._child.terminate()
-            self._child.wait()
+        child, self._stopped = self._child, kind is not None
+        if child is None or child.stdin is None:
+            return
+        if self._stopped:
+            child.terminate()
+        child.stdin.close()  # the child ends when it has nothing more to read
+        child.wait()
 
-    def run(self, cell: Cell) -> Outcome:
-        """Run one cell to its end and leave a word in its folder if it did not finish."""
+    def run(self, cell: Cell, observer: Observer) -> Outcome:
+        """Run one cell and tell an observer; if its process is killed, the cell's folder says so."""
         child = self._start()
         assert child.stdin is not None
         assert child.stdout is not None
-        try:
+        with suppress(BrokenPipeError):
             child.stdin.write(json.dumps(cell.config.to_dict()) + "\n")
             child.stdin.flush()
-            answer = child.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            return Outcome(**json.loads(answer))
+        for line in child.stdout:
+            call, values = json.loads(line)
+            if call == "outcome":
+                return Outcome(**values)
+            if call == "row":
+                observer.row(build(DeviceRow, values))
+            else:
+                getattr(observer, call)(**values)
         outcome = Outcome("killed", _how_it_died(child.wait()))
         self._child = None
-        note_reason(cell.folder, outcome.reason)
+        if not self._stopped:
+            note_reason(cell.folder, outcome.reason)
         return outcome
 
     def _start(self) -> subprocess.Popen[str]:
@@ -99,19 +111,49 @@ def _how_it_died(code: int) -> str:
     return f"Its process ended with code {code}; the sweep's log has the last lines it printed."
 
 
+class Answers(Observer):
+    """The child's end: tells the parent what happens, and ends once there is no parent to be told.
+
+    Args:
+        file: Where lines go to.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def phase(self, name: str, total: int) -> None:
+        """Pass it on."""
+        self.say("phase", name=name, total=total)
+
+    def advance(self, name: str, status: str = "ok", steps: int = 1) -> None:
+        """Pass it on."""
+        self.say("advance", name=name, status=status, steps=steps)
+
+    def row(self, row: DeviceRow) -> None:
+        """Pass it on."""
+        self.say("row", **asdict(row))
+
+    def say(self, call: str, **values: Any) -> None:
+        """Write one line."""
+        try:
+            self._file.write(json.dumps([call, values]) + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            os._exit(1)  # the parent was killed; whoever starts it again goes on from the finished devices
+
+
 def main() -> None:
     """Serve configurations from standard input until it is closed."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = Answers(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # whatever a library prints goes to the log, never among the answers
     for line in sys.stdin:
-        answers.write(json.dumps(asdict(_run(line))) + "\n")
-        answers.flush()
+        answers.say("outcome", **asdict(_run(line, answers)))
 
 
-def _run(line: str) -> Outcome:
+def _run(line: str, observer: Observer) -> Outcome:
     config = RunConfig.from_dict(json.loads(line))
     try:
-        record = execute(config, Observer())
+        record = execute(config, observer)
     except FedpruneError as error:
         return Outcome("failed", str(error))
     except Exception as error:  # a fault of ours: the other cells go on, and the log has the traceback

@@ -16,8 +16,9 @@ from fedprune.core.text import csv_text, printable
 from fedprune.experiment.compose import compose, expand, is_word, quoted
 from fedprune.federation.logs import FORMAT, PlainFormatter
 from fedprune.report.render import escape_latex, escape_markdown
-from fedprune.study.campaign import read_cell
-from fedprune.study.sweep import configure, plan, read_sweep
+from fedprune.study.cell import configure
+from fedprune.study.launchers import launch, read_cell
+from fedprune.study.plan import plan_of
 from tests.situations import saw
 
 HARD = ["1_2", "1e3", "3e4184651106", "true", "null", "inf", "données", "it's", "a'b\\", "/x/lr=0.1", "a,b", "${x}", ""]
@@ -30,7 +31,7 @@ def test_text_in_a_sweep_file_stays_what_it_is(text, tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(f"settings: {{data: image_folder}}\naxes:\n  data.root: [{text!r}, 'other']\n", encoding="utf-8")
     if "\\" not in text and "'" not in text:
-        cells = read_sweep(str(path)).cells
+        cells = plan_of([str(path)]).cells
         assert [(cell.config.data.root, cell.labels["data.root"]) for cell in cells] == [
             (text, text),
             ("other", "other"),
@@ -53,22 +54,21 @@ def test_words_need_no_quotes_and_numbers_are_no_words():
 
 def test_a_launchers_cells_have_names_that_no_grammar_takes_for_numbers(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr("fedprune.study.campaign.require", lambda *_: None)
+    monkeypatch.setattr("fedprune.study.launchers.require", lambda *_: None)
     monkeypatch.setattr(
-        "fedprune.study.campaign.subprocess.run",
+        "fedprune.study.launchers.subprocess.run",
         lambda command, check: commands.append(command) or type("Done", (), {"returncode": 0}),
     )
     monkeypatch.setattr("fedprune.experiment.config.RunConfig.identity", lambda self: "3e4184651106")
-    from fedprune.study.campaign import launch
-
     folder = tmp_path / "it's"
-    launch(plan("one", {}, {}).cells, "joblib", folder)
+    launch(plan_of([]).cells, "joblib", folder)
     overrides = [word for word in commands[0] if word.startswith(("plan=", "cell="))]
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(overrides)}
-    assert parsed == {"plan": str(folder / "plan.json"), "cell": "cell-3e4184651106"}
-    assert read_cell(folder / "plan.json", parsed["cell"]).config.method.name == "fedprune"
+    (plan,) = folder.glob("plan-*.json")
+    assert parsed == {"plan": str(plan), "cell": "cell-3e4184651106"}
+    assert read_cell(plan, parsed["cell"]).config.method.name == "fedprune"
     saw("a cell's id like a number (3e4184651106), an apostrophe in `runs`", "the launcher gets both as text")
 
 

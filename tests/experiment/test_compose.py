@@ -58,7 +58,7 @@ def test_what_changes_no_result_changes_no_identity(override):
         ("method.floors=3", "method.floors has settings of its own: embed, heads.* Write method.floors.KEY=VALUE."),
         ("features=anchors", "features has settings of its own: kind, .* Write features.KEY=VALUE."),
         ("seed=null", "seed needs a value."),
-        ("hydra.job.num=3", "is Hydra's own and changes no run. Leave it out."),
+        ("hydra.job.num=3", "is Hydra's own and changes no run. Leave it out, or add -m."),
         ("method.prior=-1", "must not be negative"),
         ("seed=zero", "seed cannot be 'zero'; it takes whole numbers."),
         ("proxy_size=0", "proxy_size is 0; it must be at least 1"),

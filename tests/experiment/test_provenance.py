@@ -14,10 +14,10 @@ from fedprune.experiment.provenance import FILE, provenance, run_folder
 from fedprune.experiment.record import read_record
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
+from fedprune.study.cell import Cell
 from fedprune.study.collect import Reading, collect
 from fedprune.study.metrics import metric
 from fedprune.study.status import status_of
-from fedprune.study.sweep import Cell
 from tests.data.pictures import encoded, write
 from tests.situations import saw
 

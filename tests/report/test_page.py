@@ -15,7 +15,7 @@ from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
 from fedprune.report.page import PageOptions, write_run_page, write_sweep_page
 from fedprune.study.measure_attack import AttackReports
-from fedprune.study.sweep import sweep_of
+from fedprune.study.plan import plan_of
 from tests.situations import saw
 
 SETTINGS = [
@@ -112,8 +112,8 @@ def test_numbers_alone_open_neither_data_nor_models(record, tmp_path, monkeypatc
 
 
 def test_a_sweep_page_shows_missing_cells(settings, record, tmp_path):
-    sweep = sweep_of([*settings, "seed=0,1"])
-    write_sweep_page(sweep, tmp_path / "sweep.html")
+    plan = plan_of([*settings, "seed=0,1"])
+    write_sweep_page(plan, tmp_path / "sweep.html")
     text = (tmp_path / "sweep.html").read_text(encoding="utf-8")
     assert "1 / 2" in text
     assert "- (1/2)" in text

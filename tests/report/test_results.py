@@ -25,7 +25,7 @@ def test_a_committed_table_follows_from_its_numbers(name, scale, path, tmp_path)
     """Golden files: after a wanted change of their look, `fedprune render` brings them up to date."""
     again = tmp_path / path.name
     shutil.copy(path, again)
-    render_again(name, scale, again)
+    render_again(read_study(name), scale, again)
     for ending in FILES:
         now, then = (file.with_suffix(f".{ending}").read_text(encoding="utf-8") for file in (again, path))
         assert now == then, f"{path.with_suffix(f'.{ending}')} is not what its numbers give; run `fedprune render`"

@@ -12,10 +12,11 @@ from fedprune.report.pictures import PICTURES, draw_picture
 from fedprune.report.render import latex, markdown
 from fedprune.report.scene import Scene
 from fedprune.report.table import build_table
+from fedprune.study.cell import configure
 from fedprune.study.collect import collect, missing
 from fedprune.study.names import study_names
-from fedprune.study.study import Study, cells_of, read_study
-from fedprune.study.sweep import configure
+from fedprune.study.plan import Plan
+from fedprune.study.study import Study, read_study
 
 NAMES = sorted(study_names())
 MEASURED = [name for name in NAMES if read_study(name).drawing.get("kind") not in PICTURES]
@@ -38,7 +39,7 @@ def ends(study: Study) -> Study:
 
 def run_small(study: Study, folders: list[str]) -> None:
     readings = study.readings("glyphs", [0], smoke=True, extra=folders)
-    for cell in cells_of(study.name, readings).cells:
+    for cell in Plan(study, "glyphs", readings).cells:
         execute(cell.config, Observer())
     measure_missing(readings)
     tidy = collect(readings)

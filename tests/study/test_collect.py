@@ -7,9 +7,9 @@ import pytest
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_json
+from fedprune.study.cell import Cell, configure
 from fedprune.study.collect import Reading, by_seed, collect, missing
 from fedprune.study.metrics import METRICS, metric
-from fedprune.study.sweep import Cell, configure
 
 DEVICES = pd.DataFrame(
     {

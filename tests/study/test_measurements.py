@@ -17,6 +17,7 @@ from fedprune.protocol.observer import Observer
 from fedprune.protocol.private import PrivateShard
 from fedprune.protocol.simulation import open_simulation
 from fedprune.protocol.storage import StoredModel
+from fedprune.study.cell import Cell
 from fedprune.study.collect import Reading, collect, missing
 from fedprune.study.measure_attack import AttackReports
 from fedprune.study.measure_proxy import ProxySets
@@ -24,8 +25,8 @@ from fedprune.study.measure_speed import Speed
 from fedprune.study.measure_validation import Validation
 from fedprune.study.measurement import parse_measurement
 from fedprune.study.metrics import metric
-from fedprune.study.study import cells_of
-from fedprune.study.sweep import Cell
+from fedprune.study.plan import Plan
+from fedprune.study.study import read_study
 
 AUC, GAIN, RANKS = "attack:membership:auc", "speed:gain", "proxy:spearman"
 
@@ -101,7 +102,7 @@ def test_reports_are_enough_for_proxy_sets_and_attacks_and_give_what_the_finishe
     config = compose([*small, "oracle=false", "recovery=none"])
     names = (AUC, RANKS, "proxy:outsiders:label_tv")
     readings = [Reading("row", name, metric(name), Cell({}, config)) for name in names]
-    assert not cells_of("reports", readings).cells
+    assert not Plan(read_study("tap/time"), "glyphs", readings).cells
     measure_missing(readings)
     before = collect(readings)
     assert not before["value"].isna().any()
@@ -118,9 +119,9 @@ def test_speed_waits_for_edge_models_and_a_clock_for_the_run(small):
     readings = [Reading("row", "column", metric(GAIN), Cell({}, config))]
     measure_missing(readings)
     assert len(missing(collect(readings))) == 1
-    assert len(cells_of("speed", readings).cells) == 1
+    assert len(Plan(read_study("tap/time"), "glyphs", readings).cells) == 1
     timed = Cell({}, compose([*small, "clock=virtual"]))
-    assert len(cells_of("clock", [Reading("row", "column", metric(RANKS), timed)]).cells) == 1
+    assert len(Plan(read_study("tap/time"), "glyphs", [Reading("row", "column", metric(RANKS), timed)]).cells) == 1
     with pytest.raises(DataError, match="has a clock"):
         ProxySets().measure(timed.folder, timed.config)
 

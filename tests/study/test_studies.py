@@ -9,7 +9,8 @@ from fedprune.core.errors import ConfigError
 from fedprune.report.figure import DRAWINGS
 from fedprune.report.pictures import PICTURES
 from fedprune.study.names import read_yaml, study_folder, study_names
-from fedprune.study.study import SMOKE_TRAINING, Study, cells_of, read_study
+from fedprune.study.plan import Plan
+from fedprune.study.study import SMOKE_TRAINING, Study, read_study
 
 NAMES = sorted(study_names())
 
@@ -34,7 +35,7 @@ def test_every_study_composes_at_every_scale(name):
     if study.drawing.get("kind") not in PICTURES:
         assert planned
         needed = {reading.cell.config.identity() for reading in planned if reading.needs_run}  # reports may suffice
-        assert {cell.config.identity() for cell in cells_of(name, planned).cells} == needed
+        assert {cell.config.identity() for cell in Plan(study, "glyphs", planned).cells} == needed
         assert len({(reading.row, reading.column, reading.metric.name, reading.draw) for reading in planned}) == len(
             planned
         )
@@ -164,7 +165,7 @@ def test_fresh_seeds_are_none_that_a_committed_number_was_measured_on():
 def test_a_run_behind_two_numbers_is_planned_once():
     study = read_study("privacy/tradeoff")
     readings = study.readings("glyphs", seeds=[0])
-    cells = cells_of("tradeoff", readings).cells
+    cells = Plan(study, "glyphs", readings).cells
     assert len(cells) == len({cell.config.identity() for cell in cells}) == 2 + 4 * 5 * 3  # three draws of noise
     assert len(readings) == 2 * (2 + 4 * 3) * 5
 

@@ -1,49 +1,60 @@
-"""Run what a sweep still misses: in child processes here, or through a Hydra launcher."""
+"""Run planned cells: in child processes here, or through a Hydra launcher."""
 
 import json
-import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 from fedprune.core.errors import FedpruneError, require
 from fedprune.core.files import write_json
+from fedprune.core.hashing import content_hash
 from fedprune.experiment.compose import quoted
-from fedprune.study.sweep import Cell
+from fedprune.protocol.observer import Observer
+from fedprune.study.cell import Cell
 from fedprune.study.worker import Outcome, Worker
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launcher -> our extra
 PLUGINS = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher"}
 
-Told = Callable[[Cell, Outcome], None]
+Watch = Callable[[Cell], AbstractContextManager[Observer]]
+Notify = Callable[[Cell, Outcome], None]
 
 
-def run_cells(cells: Sequence[Cell], told: Told, workers: int, logs: Path) -> None:
-    """Run cells in `workers` child processes; `told` hears of each outcome, one at a time."""
-    waiting: queue.SimpleQueue[Cell] = queue.SimpleQueue()
-    for cell in cells:
-        waiting.put(cell)
-    lock = threading.Lock()
+def run_cells(cells: Sequence[Cell], watch: Watch, notify: Notify, workers: int, logs: Path) -> None:
+    """Run cells in child processes; an interrupt ends the children, and what they have finished is kept.
 
-    def work(number: int) -> None:
-        with Worker(logs / f"worker-{number}.log") as worker:
-            while True:
-                try:
-                    cell = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                outcome = worker.run(cell)
-                with lock:
-                    told(cell, outcome)
+    Args:
+        cells: What to run.
+        watch: Gives the observer of a cell, in a thread of its own; it is closed when the cell is over.
+        notify: Called with each outcome as it comes, one at a time.
+        workers: Number of child processes.
+        logs: Folder for what they print.
+    """
+    free: SimpleQueue[Worker] = SimpleQueue()
+    one_at_a_time = threading.Lock()
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(min(workers, len(cells)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def run(cell: Cell) -> None:
+        worker = free.get()
+        try:
+            with watch(cell) as observer:
+                outcome = worker.run(cell, observer)
+            with one_at_a_time:
+                notify(cell, outcome)
+        finally:
+            free.put(worker)
+
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as children:
+        for number in range(workers):
+            free.put(children.enter_context(Worker(logs / f"worker-{number}.log")))
+        children.callback(pool.shutdown, wait=False, cancel_futures=True)  # before the children are ended
+        for future in as_completed([pool.submit(run, cell) for cell in cells]):
+            future.result()
 
 
 def launch(cells: Sequence[Cell], launcher: str, folder: Path, settings: Sequence[str] = ()) -> int:
@@ -68,9 +79,9 @@ def launch(cells: Sequence[Cell], launcher: str, folder: Path, settings: Sequenc
         raise FedpruneError(f"There is no launcher {launcher!r}. There are: {', '.join(LAUNCHERS)}.")
     extra = LAUNCHERS[launcher]
     require(f"hydra_plugins.{PLUGINS[extra]}", extra)
-    plan = (folder / "plan.json").absolute()
     # A word that no grammar takes for a number: an id such as 3e4184651106 would be infinity.
     configs = {f"cell-{cell.config.identity()}": _absolute(cell).config.to_dict() for cell in cells}
+    plan = (folder / f"plan-{content_hash(configs)}.json").absolute()  # two that run at once have a plan each
     write_json(plan, configs)
     command = [sys.executable, "-m", "fedprune.study.hydra_job", "-m", f"hydra/launcher={launcher}"]
     command += [f"plan={quoted(str(plan))}", f"cell={','.join(configs)}"]
