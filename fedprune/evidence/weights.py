@@ -57,8 +57,8 @@ def sum_by_unit(values: Mapping[str, Tensor], shape: Shape) -> Tensor:
         values: One number for each weight, by the names and in the sizes of the model's parameters.
         shape: The model's shape.
     """
-    embed = sum((_along(values[name], -1) for name in values if _is_stream(name)), torch.zeros(shape.embed).double())
-    embed = embed + _along(values["patch_embed.proj.weight"], 0) + values["patch_embed.proj.bias"].double()
+    embed = _along(values["patch_embed.proj.weight"], 0) + values["patch_embed.proj.bias"].double()
+    embed = sum((_along(values[name], -1) for name in values if _is_stream(name)), embed)
     rows: list[Tensor] = []
     for index, block in enumerate(shape.blocks):
         own = {
@@ -66,7 +66,7 @@ def sum_by_unit(values: Mapping[str, Tensor], shape: Shape) -> Tensor:
             for name, value in values.items()
             if name.startswith(f"blocks.{index}.")
         }
-        rows += _block_rows(own, block)
+        rows += _block_rows(own, block, embed.new_zeros(0))
         embed = sum((_along(own[name], 0) for name in ("attn.proj.weight", "mlp.fc2.weight") if name in own), embed)
     return torch.cat([embed, *rows])
 
@@ -94,14 +94,13 @@ def weight_taylor_rows(
     return torch.stack(rows)
 
 
-def _block_rows(own: Mapping[str, Tensor], block: BlockShape) -> list[Tensor]:
-    """Return the block's part of a row of units; a branch that is gone has none."""
-    nothing = torch.zeros(0, dtype=torch.float64)
+def _block_rows(own: Mapping[str, Tensor], block: BlockShape, nothing: Tensor) -> list[Tensor]:
+    """Return the block's part of a row of units; a branch that is gone has `nothing`, or a zero for all of it."""
     neurons = nothing
     if block.neurons:
         neurons = _along(own["mlp.fc1.weight"], 0) + own["mlp.fc1.bias"].double() + _along(own["mlp.fc2.weight"], 1)
     if not block.heads:
-        return [torch.zeros(1, dtype=torch.float64), neurons.sum()[None], nothing, nothing, nothing, neurons]
+        return [nothing.new_zeros(1), neurons.sum()[None], nothing, nothing, nothing, neurons]
     inner = block.heads * block.qk
     qkv = _along(own["attn.qkv.weight"], 0) + own["attn.qkv.bias"].double()
     query, key, value = torch.split(qkv, [inner, inner, block.heads * block.v])

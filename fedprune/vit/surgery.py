@@ -166,12 +166,12 @@ def _cut_tensors(base: Base, keep: Keep, shape: Shape) -> dict[str, Tensor]:
     embed, classes = torch.as_tensor(keep.embed), torch.as_tensor(keep.classes)
     with torch.no_grad():
         tensors = {
-            name: getattr(vit, name).index_select(2, embed)
+            name: _take(getattr(vit, name), 2, embed)
             for name in ("cls_token", "dist_token", "reg_token", "pos_embed")
             if getattr(vit, name, None) is not None
         }
-        tensors["patch_embed.proj.weight"] = vit.patch_embed.proj.weight.index_select(0, embed)
-        tensors["patch_embed.proj.bias"] = vit.patch_embed.proj.bias.index_select(0, embed)
+        tensors["patch_embed.proj.weight"] = _take(vit.patch_embed.proj.weight, 0, embed)
+        tensors["patch_embed.proj.bias"] = _take(vit.patch_embed.proj.bias, 0, embed)
         norm = "fc_norm" if shape.fc_norm else "norm"
         tensors |= _norm(norm, getattr(vit, norm), embed, vit.pos_embed)
         for head in ("head", "head_dist") if shape.distilled else ("head",):
@@ -203,22 +203,27 @@ def head_rows(heads: IntArray, dimensions: IntArray, width: int) -> Tensor:
     return torch.as_tensor((heads[:, None] * width + dimensions)[dimensions >= 0])
 
 
+def _take(values: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """Return what stands at `indices`, wherever the values lie."""
+    return values.index_select(axis, indices.to(values.device))
+
+
 def _linear(name: str, layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> dict[str, Tensor]:
     weight = layer.weight
     if len(outputs) < layer.out_features:
-        weight = weight.index_select(0, outputs)
-    weight = weight.index_select(1, inputs) if len(inputs) < layer.in_features else weight
+        weight = _take(weight, 0, outputs)
+    weight = _take(weight, 1, inputs) if len(inputs) < layer.in_features else weight
     weight = weight.clone() if weight is layer.weight else weight
-    return {f"{name}.weight": weight, f"{name}.bias": layer.bias.index_select(0, outputs)}
+    return {f"{name}.weight": weight, f"{name}.bias": _take(layer.bias, 0, outputs)}
 
 
 def _norm(name: str, norm: nn.Module, embed: Tensor, like: Tensor) -> dict[str, Tensor]:
     if isinstance(norm, nn.RMSNorm):  # of a rotated base: nothing is left of gain and shift
         weight, bias = like.new_ones(len(embed)), like.new_zeros(len(embed))
     else:
-        weight, bias = (getattr(norm, part).index_select(0, embed) for part in ("weight", "bias"))
+        weight, bias = (_take(getattr(norm, part), 0, embed) for part in ("weight", "bias"))
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
 def _gain(name: str, scale: Any, embed: Tensor) -> dict[str, Tensor]:
-    return {} if isinstance(scale, nn.Identity) else {f"{name}.gamma": scale.gamma.index_select(0, embed)}
+    return {} if isinstance(scale, nn.Identity) else {f"{name}.gamma": _take(scale.gamma, 0, embed)}
