@@ -5,6 +5,7 @@ stand in configurations and records, import paths never do, so reading a stored 
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -113,6 +114,8 @@ def build(cls: type[Option], values: Mapping[str, Any], where: str = "") -> Opti
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{where} is nan; it must be a number")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         inner = [argument for argument in arguments if argument is not type(None)]

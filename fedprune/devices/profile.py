@@ -15,6 +15,9 @@ from fedprune.devices.latency import LatencyModel
 FOLDER = Path(__file__).parent / "profiles"
 
 
+RUNTIMES = ("torch", "onnxruntime")
+
+
 @dataclass(frozen=True)
 class Runtime:
     """How fast a runtime is on a device, for one image at batch size 1.
@@ -69,7 +72,7 @@ class DeviceProfile:
         Raises:
             ConfigError: the profile does not know that runtime.
         """
-        known = {name: getattr(self, name) for name in ("torch", "onnxruntime") if getattr(self, name) is not None}
+        known = {name: getattr(self, name) for name in RUNTIMES if getattr(self, name) is not None}
         if runtime not in known:
             raise ConfigError(f"{self.title} has no latency of {runtime!r}; it has: {', '.join(known) or 'none'}.")
         model: LatencyModel = known[runtime].latency

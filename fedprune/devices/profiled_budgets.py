@@ -8,7 +8,7 @@ from fedprune.core.registry import register
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import Budgets
 from fedprune.devices.latency import LatencyModel
-from fedprune.devices.profile import DeviceProfile, load_profile, profile_file
+from fedprune.devices.profile import RUNTIMES, DeviceProfile, load_profile, profile_file
 from fedprune.vit.shape import Shape
 
 
@@ -37,6 +37,8 @@ class Profiled(Budgets):
     limit: str = "macs"
 
     def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"runtime is {self.runtime!r}; choose one of {', '.join(RUNTIMES)}")
         if not self.profiles:
             raise ValueError("Give at least one profile.")
         if self.milliseconds <= 0:

@@ -18,8 +18,6 @@ from fedprune.vit.counts import count_macs
 from fedprune.vit.export import export_onnx, onnx_session
 from fedprune.vit.shape import BlockShape, Shape
 
-RUNTIMES = ("torch", "onnxruntime")
-
 
 @dataclass(frozen=True)
 class Profiling:

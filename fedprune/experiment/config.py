@@ -8,6 +8,7 @@ from typing import Any
 from fedprune.core.errors import ConfigError
 from fedprune.core.hashing import content_hash
 from fedprune.core.kinds import KINDS
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import DataSource, Partitioner
 from fedprune.devices.budgets import Budgets
@@ -90,9 +91,8 @@ class RunConfig:
             raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         if self.compute not in ("cpu", "cuda"):
             raise ValueError(f"compute is {self.compute!r}; use cpu or cuda")
-        for name in ("proxy_size", "recovery_size", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        at_least(self, 1, "proxy_size", "recovery_size", "threads")
+        at_least(self, 0, "privacy_limit")
         splits = not isinstance(self.tokens, NoReduction) or getattr(self.budgets, "limit", "") == "latency"
         if self.recovery_size is not None and splits:
             raise ValueError("recovery_size needs tokens=none and no limit of latency: splits learn from the proxy set")

@@ -1,9 +1,11 @@
 """What both sides of a run agree on before the first message, and the world that follows from it."""
 
 import json
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import DataSource, Partitioner
 from fedprune.devices.budgets import Budgets
@@ -32,6 +34,11 @@ class Features:
     dimensions: int = 32
     whiten: bool = True
     anchors: int = 40
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "dimensions", "anchors")
+        if not re.fullmatch(r"cls|mean|block-\d+", self.kind):
+            raise ValueError(f"kind is {self.kind!r}; choose cls, mean, or a block such as block-3.")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fedprune.core.errors import BudgetError
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.devices.latency import LatencyModel
-from fedprune.devices.profile import load_profile
+from fedprune.devices.profile import RUNTIMES, load_profile
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.edge_model import reduced_edge
@@ -51,6 +51,8 @@ class Splitting:
     runtime: str = "onnxruntime"
 
     def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"runtime is {self.runtime!r}; choose one of {', '.join(RUNTIMES)}")
         if not self.ratios or any(not 0 < ratio <= 1 for ratio in self.ratios):
             raise ValueError("ratios lie above 0 and up to 1, and there is at least one")
         if self.judges < 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import PruningTask
@@ -39,6 +40,7 @@ class Fedprune(Ranking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, 1, "prior_sample")
         if not 0 <= self.reestimate < 1:
             raise ValueError(f"reestimate is {self.reestimate}; it is a share between 0 and 1.")
         if self.prior < 0:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import PruningTask
@@ -25,6 +26,7 @@ class Global(Ranking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, 1, "sample")
         if self.importance.own_classes:
             raise ValueError("global knows no device, so importance.own_classes must be false.")
 

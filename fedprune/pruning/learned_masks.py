@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
@@ -44,6 +45,10 @@ class LearnedMasks(Method):
     dual_rate: float = 1.0
     floors: Floors = field(default_factory=Floors)
     align: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "epochs", "batch_size", "align")
+        at_least(self, 0, "score_rate", "threshold_rate", "dual_rate")
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Learn masks, search the budget along them, cut.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.devices.search import keep_within, within
@@ -85,6 +86,8 @@ class NuwaV1(Method):
     align: int = 1
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "sample", "align")
+        at_least(self, 0, "depth_share", "head_share")
         for name, known in (
             ("attention", ("svd", "score")),
             ("rates", ("non_fixed", "fixed")),

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
@@ -71,6 +72,8 @@ class NuwaV2(Method):
     align: int = 1
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "batch_size", "align")
+        at_least(self, 0, "epochs", "mask_rate", "share_rate", "weight_decay")
         if self.choose not in ("activation", "order"):
             raise ValueError(f"choose is {self.choose!r}; choose activation or order.")
         if self.multiple < 1 or self.calibration < 1 or not self.ridge > 0:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.core.random import stream
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.latency import LatencyModel
 from fedprune.evidence.measure import Pass, measure
@@ -70,6 +71,7 @@ class NViT(Ranking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, 0, "latency_weight")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
         if not 0 <= self.step < 1 or not 0 <= self.momentum < 1:

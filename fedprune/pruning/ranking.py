@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.core.ranges import at_least
 from fedprune.data.images import IntArray
 from fedprune.devices.budget import Budget
-from fedprune.devices.groups import WIDTHS, Floors
+from fedprune.devices.groups import DIMENSIONS, WIDTHS, Floors
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.pruning.method import Method, PruningTask
@@ -72,6 +73,9 @@ class Ranking(Method):
 
     def __post_init__(self) -> None:
         check_coordinates(self)
+        at_least(self, 1, "align")
+        if unknown := sorted(set(self.dimensions) - set(DIMENSIONS)):
+            raise ValueError(f"dimensions has {unknown[0]!r}; it may hold {', '.join(DIMENSIONS)}.")
         if self.neurons not in NEURONS:
             raise ValueError(f"neurons is {self.neurons!r}; choose one of {', '.join(NEURONS)}.")
 

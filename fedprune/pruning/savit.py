@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedprune.core.random import stream
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
@@ -39,6 +40,7 @@ class SAViT(Ranking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, 0, "embed_weight")
         if self.population < 4 or self.generations < 1:
             raise ValueError("The search needs a population of at least 4 and at least one generation.")
 

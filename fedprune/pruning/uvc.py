@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import distillation, label_loss
@@ -52,6 +53,10 @@ class UVC(Method):
     distill: float = 0.1
     floors: Floors = field(default_factory=lambda: Floors(blocks=0.5))
     align: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "epochs", "batch_size", "align")
+        at_least(self, 0, "learning_rate", "ratio_rate", "dual_rate", "distill")
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Train primal and dual variables, search the budget, cut the trained weights.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
@@ -58,6 +59,10 @@ class WDPruning(Method):
     exits: bool = True
     floors: Floors = field(default_factory=Floors)
     align: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "epochs", "batch_size", "align")
+        at_least(self, 0, "learning_rate", "weight_decay", "score_rate", "threshold_rate", "dual_rate")
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Train weights and masks, choose the depth, search the budget, cut the trained weights.

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.data.images import IntArray
 from fedprune.pruning.method import PruningTask
@@ -78,6 +79,7 @@ class LeastSquares(Recovery):
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "batch_size")
         if not self.ridge > 0 or not self.class_token > 0:
             raise ValueError(f"ridge is {self.ridge} and class_token {self.class_token}; both must be positive.")
         if unknown := sorted(set(self.layers) - set(LAYERS)):

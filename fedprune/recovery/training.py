@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.data.images import IntArray
 from fedprune.vit.base import freeze
 from fedprune.vit.branches import quick
@@ -34,6 +35,7 @@ class Training:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be at least 1.")
+        at_least(self, 0, "learning_rate", "weight_decay")
 
     def fit(
         self,

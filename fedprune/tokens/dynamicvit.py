@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import Stage, Staged, Trace
@@ -68,6 +69,10 @@ class LearnedReducer(Staged):
     each_image: ClassVar[bool] = False
     train: str = "all"
     ratio_weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "ratio_weight")
 
     def penalty(self, trace: Trace, shape: Shape, stages: Mapping[int, Stage]) -> Tensor:
         """Return the ratio loss."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.tokens.dynamicvit import LearnedReducer
 from fedprune.tokens.reducer import Stage
@@ -140,6 +141,7 @@ class HeatVit(LearnedReducer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, 0, "gelu_factor")
         if self.package not in PACKAGES:
             raise ValueError(f"package is {self.package!r}; choose one of {', '.join(PACKAGES)}")
         if not 2 <= self.bits <= 16:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.tokens.attend import Attended
 from fedprune.tokens.counts import macs_of
@@ -102,6 +103,10 @@ class Ltmp(Reducer):
     transferable: ClassVar[bool] = False
     temperature: float = 0.1
     budget_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "temperature", "budget_weight")
 
     def stages(self, shape: Shape) -> dict[int, Stage]:
         """Return one stage a block."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.tokens.ats import significance
 from fedprune.tokens.attend import Attended
@@ -63,6 +64,10 @@ class Ppt(Staged):
     """
 
     threshold: float = 7e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "threshold")
 
     def stages(self, shape: Shape) -> dict[int, Stage]:
         """Return one stage a place; pooling at most halves the tokens, so a large step is spread over blocks."""

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.ranges import at_least
 from fedprune.tokens.attend import Attended
 from fedprune.tokens.state import Tokens
+from fedprune.vit.precision import PRECISIONS
 from fedprune.vit.shape import BlockShape, Shape
 
 Count = Any  # int, or an array or tensor of counts of many images
@@ -124,6 +126,9 @@ class TokenRecipe:
             raise ValueError("steps and batch_size must be at least 1, learning_rate and backbone_rate above 0")
         if not 0 <= self.frozen < 1:
             raise ValueError(f"frozen is {self.frozen}; it is a share of the steps below 1")
+        at_least(self, 0, "weight_decay", "label_weight", "distillation_weight", "token_weight")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.tokens.attend import Attended
 from fedprune.tokens.matching import match, match_macs, merge
@@ -46,6 +47,10 @@ class Tome(Reducer):
     """
 
     merged: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "merged")
 
     def at(self, keep: float) -> "Tome":
         """Return the same reducer at another strength."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedprune.core.errors import ModelError
 from fedprune.core.random import stream_seed
+from fedprune.core.ranges import at_least
 from fedprune.vit.base import Architecture, Preprocess
 from fedprune.vit.inspect import read_shape
 from fedprune.vit.weights_file import check_names, read_weights
@@ -48,6 +49,7 @@ class Pretrained:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "image_size")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != 3:
