@@ -40,3 +40,11 @@ def keep_with_last_resort(
         above = 1 + max(0.0, float(np.max(scores[np.isfinite(scores)], initial=0.0)))
         scores[embed] = above + shares(norms[embed])
         return search(scores, (*dimensions, "embed"))
+
+
+def resort_note(task: PruningTask, keep: Keep) -> dict[str, float]:
+    """Return the note `last_resort` of a method that leaves the embedding whole, where the embedding had to give way.
+
+    Tables mark cells in which a device has it: what is shown there is not the method's own doing alone.
+    """
+    return {"last_resort": 1.0} if len(keep.embed) < task.base.shape.embed else {}

@@ -1,7 +1,7 @@
 """Learned masks: the runnable stand-in for X-Pruner."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -9,7 +9,7 @@ from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
-from fedprune.pruning.last_resort import keep_with_last_resort
+from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
 from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, excess, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
@@ -76,4 +76,5 @@ class LearnedMasks(Method):
             optimiser.step()
             dual += self.dual_rate * max(0.0, float(size.detach()) - target)
         dimensions = ("heads", "qk", "v", "neurons")
-        return cut(task.base, keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align))
+        keep = keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align)
+        return replace(cut(task.base, keep), notes=resort_note(task, keep))

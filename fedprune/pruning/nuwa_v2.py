@@ -13,7 +13,7 @@ from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
-from fedprune.pruning.last_resort import keep_with_last_resort
+from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
 from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
@@ -97,7 +97,8 @@ class NuwaV2(Method):
         edge = cut(rotated.base, keep)
         if self.refit:
             self._refit(task, edge, inputs, masks)
-        return replace(edge, notes={"masked_neurons": float(sum(int((mask == 0).sum()) for mask in masks))})
+        masked = float(sum(int((mask == 0).sum()) for mask in masks))
+        return replace(edge, notes={"masked_neurons": masked, **resort_note(task, keep)})
 
     def _learn(self, task: PruningTask) -> list[Tensor]:
         """Learn one mask a neuron with the base frozen; return the binary masks of all blocks."""

@@ -10,7 +10,7 @@ from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import distillation, label_loss
-from fedprune.pruning.last_resort import keep_with_last_resort
+from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
 from fedprune.pruning.learning import asked_rows, proxy_batches, teacher_logits
 from fedprune.pruning.masks import Masks, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
@@ -96,7 +96,8 @@ class UVC(Method):
         dimensions = ("heads", "qk", "v", "neurons", "branches")
         keep = keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align)
         # a recovery compares with the base as it was, of which these weights are no cut
-        return replace(cut(Base.of(freeze(model), task.base.preprocess), keep), source=task.base)
+        edge = cut(Base.of(freeze(model), task.base.preprocess), keep)
+        return replace(edge, source=task.base, notes=resort_note(task, keep))
 
 
 def unit_norms(model: Any, masks: Masks) -> dict[tuple[int, str], Tensor]:

@@ -13,7 +13,7 @@ from fedprune.devices.budget import Budget
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.scales import rank_by_kind
-from fedprune.vit.shape import Keep
+from fedprune.vit.shape import Keep, Shape
 from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.units import unpack
@@ -74,7 +74,8 @@ class VarianceBased(Ranking):
         """
         edge, task = super().derive(task), self.in_coordinates(task)
         fold_means(task, edge, task.evidence.mean_row("activation_mean", task.proxy))
-        return edge
+        missed = _but_neurons(edge.shape) != _but_neurons(task.base.shape)
+        return replace(edge, notes={**edge.notes, **({"last_resort": 1.0} if missed else {})})
 
 
 @torch.no_grad()
@@ -93,6 +94,10 @@ def fold_means(task: PruningTask, edge: EdgeModel, mean: FloatArray) -> None:
             gone = average.v.copy()
             gone[kept.heads[:, None], kept.v] = 0
             block.attn.proj.bias += kept_stream(task.base, _written(source.attn.proj.weight, gone.ravel()), embed)
+
+
+def _but_neurons(shape: Shape) -> list[object]:
+    return [shape.embed, *((block.heads, block.qk, block.v) for block in shape.blocks)]
 
 
 def _written(weight: torch.Tensor, inputs: NDArray[np.floating]) -> torch.Tensor:

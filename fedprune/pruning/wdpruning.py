@@ -12,7 +12,7 @@ from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
-from fedprune.pruning.last_resort import keep_with_last_resort
+from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
 from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, excess, gated, target_share
 from fedprune.pruning.method import Method, PruningTask
@@ -88,7 +88,7 @@ class WDPruning(Method):
         keep = keep_with_last_resort(task, scores, dimensions, self.floors, self.align)
         edge = cut(Base.of(freeze(model), task.base.preprocess), keep)
         # a recovery compares with the base as it was, of which these weights are no cut
-        return replace(edge, source=task.base, notes={"depth": float(depth)})
+        return replace(edge, source=task.base, notes={"depth": float(depth), **resort_note(task, keep)})
 
     def _train(
         self, task: PruningTask, model: nn.Module, early: nn.Linear | None, depth: int, masks: Masks

@@ -8,7 +8,9 @@ from fedprune.report.table import Comparison, Table, TableCell
 
 LATEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
          "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "≤": r"$\leq$", "×": r"$\times$",
-         "α": r"$\alpha$", "ε": r"$\varepsilon$"}  # fmt: skip
+         "†": r"$\dagger$", "α": r"$\alpha$", "ε": r"$\varepsilon$"}  # fmt: skip
+
+FILLED = "†"  # a cell in which a method was helped to its budget
 
 
 def markdown(table: Table) -> str:
@@ -80,6 +82,11 @@ def notes(table: Table) -> list[str]:
         lines.append(
             "Bold: best of its column, and all that the paired 95 % interval cannot tell from it; underlined: second."
         )
+    if any(cell.filled for cell in table.cells.values()):
+        lines.append(
+            f"{FILLED} The method's own dimensions missed the budget of one device or more, and others gave way as a "
+            "last resort."
+        )
     if references := [row.label for row in table.study.lines(table.scale)[0] if row.reference]:
         lines.append(f"Marks to compare with, not competitors: {', '.join(references)}.")
     if table.missing:
@@ -110,11 +117,8 @@ def _plain(cell: TableCell) -> str:
     if not cell.complete:
         return f"- ({cell.estimate.seeds}/{cell.planned})"
     mean = number(cell.estimate.mean, cell.metric.digits, "+" if cell.signed else "")
-    return (
-        mean
-        if math.isnan(cell.estimate.half_width)
-        else f"{mean} ± {number(cell.estimate.half_width, cell.metric.digits)}"
-    )
+    width = "" if math.isnan(cell.estimate.half_width) else f" ± {number(cell.estimate.half_width, cell.metric.digits)}"
+    return mean + width + (f" {FILLED}" if cell.filled else "")
 
 
 def _marked(cell: TableCell, best: str, second: str, escape: Callable[[str], str] = str) -> str:

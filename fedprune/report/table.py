@@ -20,6 +20,7 @@ class TableCell:
         estimate: Over seeds.
         planned: Seeds that were planned.
         unmeasured: Devices, over all seeds, without the number.
+        filled: Devices, over all seeds, for which the method's own dimensions missed the budget.
         best: Whether it is the best of its column, or tied with it by the paired 95 % interval.
         second: Whether it is the best of the others.
         signed: Whether it is a difference.
@@ -29,6 +30,7 @@ class TableCell:
     estimate: Estimate
     planned: int
     unmeasured: int
+    filled: int = 0
     best: bool = False
     second: bool = False
     signed: bool = False
@@ -108,7 +110,8 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
             found = tidy[(tidy["row"] == key[0]) & (tidy["column"] == key[1]) & (tidy["metric"] == name)]
             seeded[key] = by_seed(found)
             lost = int((found["devices"] - found["measured"]).sum())
-            cells[key] = TableCell(metric(name), estimate(seeded[key]), len(seeded[key]), lost)
+            filled = int(found["filled"].sum()) if "filled" in found else 0  # numbers of earlier runs do not say
+            cells[key] = TableCell(metric(name), estimate(seeded[key]), len(seeded[key]), lost, filled)
     for column in columns:
         if column.against is not None:
             _subtract(column.against, column.label, seeded, cells)

@@ -12,10 +12,11 @@ from fedprune.devices.clock import NoClock
 from fedprune.experiment.provenance import changes_since
 from fedprune.experiment.record import Record, is_finished, read_record
 from fedprune.study.cell import Cell
-from fedprune.study.metrics import Metric
+from fedprune.study.metrics import Metric, metric
 from fedprune.study.statistics import Seeded
 
-COLUMNS = ("row", "column", "metric", "seed", "draw", "value", "measured", "devices", "run", "digest")
+LAST_RESORT = "device:method_last_resort"  # the note of a method whose own dimensions missed the budget
+COLUMNS = ("row", "column", "metric", "seed", "draw", "value", "measured", "devices", "filled", "run", "digest")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Reading:
 
 def collect(readings: Sequence[Reading]) -> pd.DataFrame:
     """Read every number; returns one row a reading, `value` NaN where the run is not finished.
+
+    `filled` counts the devices whose method could not meet the budget by its own dimensions.
 
     A run that was made from other files or code than those that are there now counts as not finished.
 
@@ -85,12 +88,15 @@ def _read(reading: Reading, record: Record | None) -> dict[str, object]:
         "value": math.nan,
         "measured": 0,
         "devices": 0,
+        "filled": 0,
         "run": config.identity(),
         "digest": "",
     }
     values = reading.metric.values(reading.cell.folder, record, reading.only)
     known = values.dropna()
     row |= {"measured": len(known), "devices": len(values), "digest": record.digest if record else ""}
+    if reading.metric.of_devices is not None:
+        row["filled"] = int((metric(LAST_RESORT).values(reading.cell.folder, record, reading.only) > 0).sum())
     row["value"] = reading.metric.reduce(known) if len(known) else math.nan
     return row
 

@@ -66,6 +66,15 @@ def test_masks_learn_to_fit_the_budget() -> None:
     edge = LearnedMasks(epochs=8).derive(task)
     assert 0.9 * task.budget.params < count_params(edge.shape) <= task.budget.params
     assert edge.shape.embed == base.shape.embed
+    assert "last_resort" not in edge.notes
+
+
+@pytest.mark.parametrize("method", [LearnedMasks(epochs=1), VarianceBased()], ids=lambda method: method.name)
+def test_a_budget_out_of_reach_of_the_method_s_own_dimensions_is_noted(method) -> None:
+    base = random_base("plain", dtype=torch.float32)
+    edge = method.derive(task_of(base, budget=budget_without(base.shape, 0.85, "params")))
+    assert edge.shape.embed < base.shape.embed
+    assert edge.notes["last_resort"] == 1
 
 
 def test_norms_of_units() -> None:
@@ -85,6 +94,7 @@ def test_neurons_that_never_vary_go_without_a_trace() -> None:
             block.mlp.fc1.weight[8:] = 0
     task = task_of(base, images=16, budget=budget_without(base.shape, 0.2, "params"))
     edge = VarianceBased().derive(task)
+    assert "last_resort" not in edge.notes
     assert sum(block.neurons for block in edge.shape.blocks) < 40
     assert edge.shape.embed == 16
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)

@@ -147,3 +147,16 @@ def test_order_comes_from_the_study_and_not_from_the_rows_given():
 
 def test_latex_escapes():
     assert escape_latex("50 % & a_b #1 ± α") == r"50 \% \& a\_b \#1 $\pm$ $\alpha$"
+
+
+def test_cells_in_which_a_method_was_helped_to_its_budget_are_marked():
+    frame = tidy()
+    helped = (frame["row"] == "poor") & (frame["column"] == "0.2")
+    frame["filled"] = [2 if here and seed == 1 else 0 for here, seed in zip(helped, frame["seed"], strict=True)]
+    table = build_table(study(), "glyphs", frame)
+    assert {key: cell.filled for key, cell in table.cells.items() if cell.filled} == {("poor", "0.2"): 2}
+    text = markdown(table)
+    assert re.search(r"\| poor \| 51.0 ± 2.5 † \|", text)
+    assert text.count("†") == 2, "the cell and the note"
+    assert r"$\dagger$ The method's own dimensions missed" in latex(table)
+    assert "†" not in markdown(build_table(study(), "glyphs", tidy()))
