@@ -221,4 +221,6 @@ def test_tap_is_as_released():
 def test_a_setting_on_the_command_line_wins_over_the_preset():
     config = compose(["preset=tap", "method=fedprune", "recovery.epochs=2", "proxy_size=32"])
     assert (to_dict(config.method)["name"], config.recovery.epochs, config.proxy_size) == ("fedprune", 2, 32)
+    other = compose(["preset=tap", "recovery=least_squares", "mixture=gmm", "recovery_size=null"])
+    assert to_dict(other.recovery) == to_dict(compose([]).recovery), "the preset's options go as wholes"
     assert compose(["preset=fedprune"]).identity() == compose([]).identity()
