@@ -95,7 +95,7 @@ def _combinations(
         for axis, choices in (values.get("axes") or {}).items()
     ]
     for chosen, run in itertools.product(itertools.product(*axes), runs):
-        labels = {axis: label for axis, label, _ in chosen if label} | {key: run[key] for key in varied}
+        labels = {axis: label for axis, label, words in chosen if words} | {key: run[key] for key in varied}
         choice = (*itertools.chain(*(words for *_, words in chosen)), *(f"{key}={run[key]}" for key in varied))
         fixed = (f"{key}={value}" for key, value in run.items() if key not in varied)
         yield labels, choice, (*common, *fixed, *choice)
