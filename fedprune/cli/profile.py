@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("--base", default="deit_tiny_patch16_224", help="timm's name of the base whose parts are timed")
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES, help="what to measure")
-    parser.add_argument("--shapes", type=int, default=40, help="random sub-networks; half are held out for the check")
+    parser.add_argument(
+        "--shapes", type=int, default=40, help="random sub-networks; each half checks a fit to the other"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="wall time of the measurement of one runtime")
     parser.add_argument("--title", help="title of the profile")
     parser.add_argument("--output", type=Path, default=Path("this-machine.yaml"), help="the profile to write")
@@ -46,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(
             f"{name}: median error {error:.1%}, 95th percentile {worst:.1%} on {len(result.errors)} shapes held out; "
-            f"with MACs alone {np.median(result.mac_only_errors):.1%}; the measurement repeats to "
-            f"{result.repeatability:.1%}"
+            f"with MACs alone {np.median(result.mac_only_errors):.1%}; limits leave {result.latency.margin:.1%} free; "
+            f"the measurement repeats to {result.repeatability:.1%}"
         )
     processor = platform.processor() or platform.machine()
     profile = DeviceProfile(

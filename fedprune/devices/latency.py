@@ -28,6 +28,8 @@ class LatencyModel:
         mac: For each multiply-accumulate.
         score: For each entry of the softmax score matrices, heads x tokens^2 a block.
         activation: For each hidden activation of an MLP, tokens x neurons a block.
+        margin: By how much of its prediction a model may be slower: what a limit has to leave free, for a search fills
+            a limit to the brim, and half of what is predicted is predicted too low.
     """
 
     intercept: float = 0.0
@@ -35,14 +37,24 @@ class LatencyModel:
     mac: float = 0.0
     score: float = 0.0
     activation: float = 0.0
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(0 <= value < np.inf for value in astuple(self)):
+            raise ValueError("what a latency model is made of is at least 0 and finite")
 
     def seconds(self, shape: Shape, widths: Widths | None = None) -> FloatArray:
         """Predict (...) seconds of one image for `shape`, or for the many shapes of `widths`."""
         return self.predict(work(shape, Widths.of(shape) if widths is None else widths))
 
+    def at_most(self, shape: Shape, widths: Widths | None = None) -> FloatArray:
+        """Return (...) seconds that one image stays under: the prediction and the margin."""
+        return (1 + self.margin) * self.seconds(shape, widths)
+
     def predict(self, work: Work) -> FloatArray:
         """Predict the seconds of one image for that much work."""
-        return np.asarray(features(work) @ np.array(astuple(self)))
+        coefficients = (self.intercept, self.branch, self.mac, self.score, self.activation)
+        return np.asarray(features(work) @ np.array(coefficients))
 
 
 def features(work: Work) -> FloatArray:

@@ -68,4 +68,4 @@ class Profiled(Budgets):
 def macs_within(seconds: float, shape: Shape, latency: LatencyModel) -> int:
     """Return how many MACs a model no deeper and wider than `shape` may have to take at most `seconds`."""
     besides = LatencyModel(latency.intercept, latency.branch, 0.0, latency.score, latency.activation)
-    return max(1, int((seconds - float(besides.seconds(shape))) / latency.mac))
+    return max(1, int((seconds / (1 + latency.margin) - float(besides.seconds(shape))) / latency.mac))

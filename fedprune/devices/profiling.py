@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedprune.core.random import stream, stream_seed
+from fedprune.devices.budget import Budget
 from fedprune.devices.latency import LatencyModel, fit_latency
+from fedprune.devices.search import keep_within
 from fedprune.devices.timing import interleaved, repeatability
 from fedprune.vit.assemble import assemble, parameter_sizes
-from fedprune.vit.counts import count_macs
+from fedprune.vit.counts import count_macs, count_params
 from fedprune.vit.export import export_onnx, onnx_session
 from fedprune.vit.shape import BlockShape, Shape
+from fedprune.vit.surgery import shape_of
+from fedprune.vit.units import row_length, unpack
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,9 @@ class Profiling:
     """What measuring one runtime gave.
 
     Attributes:
-        latency: Fitted to all shapes.
-        errors: (held-out shapes,) relative errors of a model that was fitted to the other half alone.
+        latency: Fitted to all shapes; its margin is the largest share by which a shape that was held out took longer
+            than predicted.
+        errors: (shapes,) relative errors of models that were fitted to the other half alone.
         mac_only_errors: The same for a model of MACs alone.
         repeatability: Median relative difference of two medians of the same shape.
         seconds: (shapes,) medians.
@@ -39,23 +44,26 @@ class Profiling:
 
 
 def profile_runtime(shapes: Sequence[Shape], runtime: str, seconds: float) -> Profiling:
-    """Time all `shapes` in turn for about `seconds` and fit; every second shape is held out for the check."""
+    """Time all `shapes` in turn for about `seconds` and fit; each half is checked by a fit to the other."""
     table = interleaved(runners(shapes, runtime), seconds=seconds)
-    medians = np.median(table, axis=0)
-    fitted = fit_latency(shapes[::2], medians[::2])
-    rate = float(np.median(medians[::2] / _macs(shapes[::2])))
-    held_out = np.array([float(fitted.seconds(shape)) for shape in shapes[1::2]])
+    medians, macs = np.median(table, axis=0), _macs(shapes)
+    predicted, by_macs = np.empty(len(shapes)), np.empty(len(shapes))
+    for held, others in ((slice(1, None, 2), slice(None, None, 2)), (slice(None, None, 2), slice(1, None, 2))):
+        fitted = fit_latency(shapes[others], medians[others])
+        predicted[held] = [float(fitted.seconds(shape)) for shape in shapes[held]]
+        by_macs[held] = np.median(medians[others] / macs[others]) * macs[held]
+    margin = max(0.0, float((medians / predicted).max()) - 1)
     return Profiling(
-        fit_latency(shapes, medians),
-        np.abs(held_out / medians[1::2] - 1),
-        np.abs(rate * _macs(shapes[1::2]) / medians[1::2] - 1),
+        replace(fit_latency(shapes, medians), margin=margin),
+        np.abs(predicted / medians - 1),
+        np.abs(by_macs / medians - 1),
         repeatability(table),
         medians,
     )
 
 
 def random_shapes(base: Shape, count: int, seed: int) -> list[Shape]:
-    """Draw sub-networks of `base` in all dimensions; the first is the base itself."""
+    """Draw sub-networks of `base`, the first being itself: widths at random, and what a search leaves, in turn."""
     random = stream(seed, "profile shapes")
 
     def some(width: int, least: float) -> int:
@@ -69,11 +77,21 @@ def random_shapes(base: Shape, count: int, seed: int) -> list[Shape]:
         return replace(drawn, neurons=0) if gone[1] and not gone[0] else drawn
 
     shapes = [base]
-    for _ in range(count - 1):
+    for index in range(1, count):
+        if index % 4 > 1:  # in pairs, so that every second shape is a fair sample of both kinds
+            shapes.append(_searched(base, random))
+            continue
         depth = some(len(base.blocks), 0.4)
         blocks = tuple(block(base_block) for base_block in base.blocks[:depth])
         shapes.append(replace(base, embed=some(base.embed, 0.4), blocks=blocks))
     return shapes
+
+
+def _searched(base: Shape, random: np.random.Generator) -> Shape:
+    """Return what a search leaves of `base` by scores that are drawn, alike or far apart, in a budget that is drawn."""
+    scores = unpack(random.lognormal(sigma=random.uniform(0.5, 4), size=row_length(base)), base)
+    budget = Budget(params=int(random.uniform(0.15, 0.95) * count_params(base)))
+    return shape_of(base, keep_within(base, scores, budget))
 
 
 def random_model(shape: Shape, seed: int) -> nn.Module:

@@ -122,7 +122,7 @@ class _Limits:
             if limit is not None:
                 found[name] = (count(shape, widths).astype(np.float64), float(limit))
         if budget.latency is not None and self.latency is not None:
-            found["latency"] = (self.latency.seconds(shape, widths), budget.latency)
+            found["latency"] = (self.latency.at_most(shape, widths), budget.latency)
         return found
 
     def fit(self, widths: Widths) -> NDArray[np.bool_]:

@@ -160,7 +160,8 @@ def split_budget(
         edge = _Search(task, method, recovery, parameters, latency).fit(_at(reducer, best.keep))
     chosen = _describe(edge, best.keep, best.divergence)
     split = Split(edge, chosen, tuple(found))
-    return replace(split, edge=replace(edge, notes={**edge.notes, **split.notes()}))
+    predicted = {} if latency is None else {"predicted_ms": 1000 * edge.latency(latency)}
+    return replace(split, edge=replace(edge, notes={**edge.notes, **split.notes(), **predicted}))
 
 
 def hold_out(task: PruningTask, judges: int) -> tuple[IntArray, IntArray]:
@@ -242,7 +243,7 @@ class _Search:
         if budget.latency is not None:
             if self.latency is None:
                 raise ValueError("The budget limits latency; name the device's profile: splitting.profile=phone.")
-            shares.append(reduced.latency(self.latency) / budget.latency)
+            shares.append((1 + self.latency.margin) * reduced.latency(self.latency) / budget.latency)
         return max(shares)
 
 

@@ -11,6 +11,7 @@ TINY = {
     "budgets": "--budgets 2",
     "coverage": "--tries 20 --resamples 20 --output OUT",
     "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1 --precision fp32",
+    "latency": "--base vit_tiny_patch16_224 --models 2 --shapes 6 --runtimes torch --seconds 0.5",
     "operators": "--bases deit_tiny --passes 1",
     "precision": "--bases glyphs --batch 2 --seconds 0.2",
     "refit": "--devices 1 --proxy 4 --size 32 --rounds 1 --precisions fp32",
@@ -52,6 +53,13 @@ def test_deriving_is_timed_against_both_slow_ways(tmp_path, capsys):
     assert (line["devices"], line["measured_devices"], line["union"]) == (2, 1, pytest.approx(6, abs=2))
     assert 0 < line["bank_seconds"] < line["seconds"]
     assert min(line["torch_pruning_seconds_scaled"], line["per_device_seconds_scaled"]) > 0
+
+
+def test_limits_in_milliseconds_are_kept_by_prediction_and_compared_with_what_was_measured(tmp_path, capsys):
+    line = tiny("latency", tmp_path, capsys)["torch"]
+    assert line["predicted_over_limit"] == 0
+    assert 0 <= line["median_error_percent"] <= line["largest_error_percent"]
+    assert 0 < line["milliseconds"][0] <= line["milliseconds"][1]
 
 
 def test_operators_are_told_apart(tmp_path, capsys):

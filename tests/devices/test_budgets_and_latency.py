@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 from dataclasses import astuple
 
@@ -6,10 +7,15 @@ import pytest
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.registry import from_dict
+from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import Levels, Uniform
 from fedprune.devices.latency import LatencyModel, features, fit_latency
+from fedprune.devices.profiled_budgets import macs_within
+from fedprune.devices.search import keep_within
 from fedprune.vit.counts import Widths, count_macs, count_params, work
 from fedprune.vit.shape import BlockShape, Shape
+from fedprune.vit.surgery import shape_of
+from fedprune.vit.units import row_length, unpack
 
 
 def random_shape(rng):
@@ -50,6 +56,25 @@ def test_features_of_one_shape():
     shape = Shape(8, 4, 12, 7, (BlockShape(2, 3, 4, 10), BlockShape(0, 0, 0, 5)), 0.5)
     expected = [1, 3, count_macs(shape), 2 * 25, 5 * 15]  # five tokens
     assert features(work(shape, Widths.of(shape))).tolist() == expected
+
+
+def test_a_margin_is_left_free_by_whoever_keeps_a_limit_and_changes_no_prediction():
+    plain = LatencyModel(1e-4, 3e-5, 2e-9, 5e-10, 1e-10)
+    careful = dataclasses.replace(plain, margin=0.1)
+    shape = Shape(24, 4, 12, 7, (BlockShape(2, 12, 12, 48),) * 4, 0.5)
+    assert careful.seconds(shape) == plain.seconds(shape)
+    assert careful.at_most(shape) == pytest.approx(1.1 * plain.seconds(shape))
+    limit = 0.8 * float(plain.seconds(shape))
+    scores = unpack(np.random.default_rng(0).random(row_length(shape)), shape)
+    kept = shape_of(shape, keep_within(shape, scores, Budget(latency=limit), latency=careful))
+    assert 0.9 * limit < careful.at_most(kept) <= limit
+    assert macs_within(limit, shape, careful) < macs_within(limit, shape, plain)
+
+
+@pytest.mark.parametrize("values", [{"mac": -1e-11}, {"margin": -0.1}, {"margin": float("inf")}])
+def test_a_latency_model_of_nonsense_is_refused(values):
+    with pytest.raises(ValueError, match="at least 0 and finite"):
+        LatencyModel(**values)
 
 
 def test_fit_finds_the_coefficients_that_made_the_times():

@@ -101,7 +101,8 @@ def test_random_shapes_are_legal_and_start_with_the_base():
 def test_profiling_fits_what_it_measured():
     shapes = random_shapes(Shape(32, 4, 64, 10, (BlockShape(4, 16, 16, 256),) * 6, 0.25), 8, seed=0)
     result = profile_runtime(shapes, "torch", seconds=1.0)
-    assert len(result.errors) == 4
+    assert len(result.errors) == 8
+    assert result.latency.margin >= 0
     assert (result.seconds > 0).all()
     predicted = np.array([float(result.latency.seconds(shape)) for shape in shapes])
     assert np.median(np.abs(predicted / result.seconds - 1)) < 0.5  # loose: the machine may be busy

@@ -175,6 +175,7 @@ def test_a_limit_in_milliseconds_ends_in_a_model_that_keeps_it(small, reducer):
     assert record.devices["budget_latency"].tolist() == [limit]
     edge = reopen(record.folder, compose(overrides)).edge(0)
     assert 0.97 * limit < edge.latency(latency) <= limit
+    assert record.devices["method_predicted_ms"].tolist() == [pytest.approx(1000 * edge.latency(latency))]
 
 
 def test_a_device_whose_release_would_exceed_the_privacy_limit_sends_nothing(small):
