@@ -51,7 +51,8 @@ class Check:
         except (MissingExtra, SkipTest) as missing:
             raise SkipTest(str(missing)) from missing
         except AssertionError as broken:
-            raise AssertionError(f"{name_of(option)} fails {self}: {broken}") from broken
+            broken.args = (f"{name_of(option)} fails {self}: {broken}",)
+            raise
         except Exception as error:
             sentence = f"it raised {type(error).__name__}: {error}"
             raise AssertionError(f"{name_of(option)} fails {self}: {sentence}") from error
