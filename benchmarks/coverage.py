@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.intervals import interval
 from fedprune.core.files import write_text
 from fedprune.core.random import stream
-from fedprune.study.intervals import interval
 
 FloatArray = NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def markdown(frame: pd.DataFrame, arguments: argparse.Namespace) -> str:
         f"`fedprune bench coverage --tries {arguments.tries} --resamples {arguments.resamples} --output "
         "results/statistics/simulated`: differences of variance 1 and mean 0, paired by device; *alike* is the share "
         "of the variance that all devices of a seed have in common. Coverage in %, median width behind it. The "
-        "random-effects rule is `fedprune/study/intervals.py`.",
+        "random-effects rule is `benchmarks/intervals.py`.",
         "",
         "| seeds | devices | alike | " + " | ".join(RULES) + " |",
         "|---:|---:|---:|" + "---:|" * len(RULES),

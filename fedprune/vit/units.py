@@ -75,13 +75,3 @@ def unit_indices(shape: Shape) -> Any:
     """Return `Units` that hold, instead of values, each unit's index in a row."""
     indices: Any = np.arange(row_length(shape))
     return unpack(indices, shape)
-
-
-def pack(units: Units) -> FloatArray:
-    """Join `Units` into rows (..., row_length): the inverse of `unpack`."""
-    lead = units.embed.shape[:-1]
-    parts = [units.embed]
-    for block in units.blocks:
-        values = (block.attention, block.mlp, block.heads, block.qk, block.v, block.neurons)
-        parts += [value.reshape((*lead, -1)) for value in values]
-    return np.concatenate(parts, axis=-1)

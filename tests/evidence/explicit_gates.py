@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from fedprune.evidence.losses import image_losses
 from fedprune.vit.shape import Shape
-from fedprune.vit.units import Units, pack, row_length, unpack
+from fedprune.vit.units import Units, row_length, unpack
 
 
 def gate_gradients(model: Any, shape: Shape, image: Tensor, label: int, loss: str = "labels") -> np.ndarray:
@@ -43,3 +43,13 @@ def gated_forward(model: Any, shape: Shape, image: Tensor, gates: Tensor, places
         hidden = functional.gelu(block.mlp.fc1(block.norm2(tokens))) * gate(where.neurons)
         tokens = tokens + block.ls2(block.mlp.fc2(hidden)) * gate(where.mlp) * gate(places.embed)
     return model.forward_head(model.norm(tokens))
+
+
+def pack(units: Units) -> np.ndarray:
+    """Join `Units` into rows (..., row_length): the inverse of `unpack`."""
+    lead = units.embed.shape[:-1]
+    parts = [units.embed]
+    for block in units.blocks:
+        values = (block.attention, block.mlp, block.heads, block.qk, block.v, block.neurons)
+        parts += [value.reshape((*lead, -1)) for value in values]
+    return np.concatenate(parts, axis=-1)

@@ -13,7 +13,8 @@ from fedprune.evidence.bank import Bank
 from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.measure import Pass, measure
 from fedprune.evidence.statistics import STATISTICS
-from fedprune.vit.units import pack, row_length, unpack
+from fedprune.vit.units import row_length, unpack
+from tests.evidence.explicit_gates import pack
 from tests.evidence.tiny import make_base, make_images
 
 

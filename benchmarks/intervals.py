@@ -2,19 +2,18 @@
 
 A seed draws the devices' tasks, so the same device under two methods is a pair, and the difficulty of its task cancels.
 What is left is a random-effects model, difference = mean + seed + device: where seeds differ no more than their devices
-make them, all devices count; where they do, the seeds do. `results/statistics` measures how often the interval holds
-the truth, and how often other rules do.
+make them, all devices count; where they do, the seeds do. `bench coverage` counts how often the interval holds the
+truth, and how often other rules do.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Values = Mapping[int, Mapping[int, float]]  # seed -> device -> value
 Differences = Sequence[NDArray[np.float64]]  # for each seed the differences of its devices
 
 
@@ -42,18 +41,6 @@ class Interval:
     def half_width(self) -> float:
         """Half the interval's width; NaN where there is none."""
         return float(stats.t.ppf((1 + self.confidence) / 2, self.freedom)) * self.error
-
-
-def paired_differences(first: Values, second: Values) -> list[NDArray[np.float64]]:
-    """Return `first - second` by device for each seed, where both have a number; seeds without a pair are left out."""
-    found = []
-    for seed in sorted(first.keys() & second.keys()):
-        devices = sorted(first[seed].keys() & second[seed].keys())
-        differences = np.array([first[seed][device] - second[seed][device] for device in devices])
-        differences = differences[~np.isnan(differences)]
-        if len(differences):
-            found.append(differences)
-    return found
 
 
 def interval(differences: Differences, confidence: float = 0.95) -> Interval:

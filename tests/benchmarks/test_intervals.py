@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedprune.study.intervals import interval, paired_differences
-
-
-def test_pairs_are_devices_of_the_same_seed():
-    first = {0: {0: 5.0, 1: 7.0}, 1: {0: 1.0}, 2: {4: 1.0}}
-    second = {0: {1: 4.0, 0: 1.0, 2: 9.0}, 1: {0: math.nan}, 3: {0: 0.0}}
-    assert [found.tolist() for found in paired_differences(first, second)] == [[4.0, 3.0]]
+from benchmarks.intervals import interval
 
 
 def test_where_seeds_do_not_differ_every_device_counts():
