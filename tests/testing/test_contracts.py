@@ -11,6 +11,7 @@ SHORT = {
     "samples": 200,
     "shadows": 4,
     "repetitions": 2,
+    "trials": 20,
     "train_per_class": 4,
     "test_per_class": 2,
 }
