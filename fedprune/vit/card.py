@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fedprune.core.text import printable
 from fedprune.vit.counts import count_macs, count_params, peak_memory
 from fedprune.vit.shape import Shape
 
@@ -48,7 +49,7 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
         "",
         f"- RGB images of {preprocess['image_size']} x {preprocess['image_size']} pixels with values from 0 to 1, less "
         f"mean {preprocess['mean']}, divided by standard deviation {preprocess['std']}; bicubic resizing",
-        f"- {len(card['classes'])} logits, in this order: {', '.join(map(str, names))}",
+        f"- {len(card['classes'])} logits, in this order: {', '.join(map(_verbatim, names))}",
         "",
         "## Accuracy",
         "",
@@ -76,4 +77,9 @@ def _facts(values: Mapping[str, Any] | float | None) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else f"`{json.dumps(value)}`"
+    return value if isinstance(value, str) else _verbatim(json.dumps(value, ensure_ascii=False))
+
+
+def _verbatim(value: object) -> str:
+    """Write what somebody else named so that Markdown takes no sign of it for its own."""
+    return f"`{printable(str(value)).replace('`', chr(39))}`"

@@ -13,6 +13,7 @@ from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.private import open_local
 from fedprune.vit.base import predict
+from fedprune.vit.card import markdown_of
 from tests.situations import saw
 
 
@@ -39,6 +40,8 @@ def test_a_card_holds_both_accuracies_names_and_no_local_path(small, tmp_path):
     assert values == [pytest.approx(right), pytest.approx(asked), len(shard.test)]
     assert card["class_names"] == [names[label] for label in card["classes"]]
     assert card["asked_classes"] == [names[label] for label in shard.classes]
+    odd = markdown_of({**card, "class_names": ["Zoë, größe", "*a|b*", "`x`"]}, stem)
+    assert "in this order: `Zoë, größe`, `*a|b*`, `'x'`" in odd
     saw("an exported model's card", "both accuracies (all outputs, the device's classes), class names, no local path")
 
     other = execute(compose([*small, "save_models=true", "oracle=false", "partition.devices=1", "seed=1"]), Observer())
