@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from safetensors import SafetensorError
 
 from fedprune.core.errors import DiskError
 from fedprune.core.text import describe
+
+LITTER = re.compile(r"\..+\.[a-z0-9_]{8}(\.[^.]+)?")  # what `write_atomic` names its temporary files
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -37,6 +40,13 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         raise DiskError(f"Cannot write {path}: {why}. Free space or choose another folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed, below a folder that nobody else writes to now."""
+    for path in folder.rglob(".*"):
+        if LITTER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ def file_hash(path: Path, length: int = 16) -> str:
 def _update(digest: Any, value: Any) -> None:
     if isinstance(value, np.ndarray):
         digest.update(f"array {value.dtype.str} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         _update(digest, {"type": type(value).__qualname__, **{name: getattr(value, name) for name in names}})

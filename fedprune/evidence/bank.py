@@ -1,7 +1,8 @@
 """The score bank: rows of numbers by image, on disk, appended as more images are needed.
 
 A bank is a folder of segments. A segment is one NumPy file, memory-mapped, written once and never changed; its name
-holds the hash of its bytes, checked when the segment is opened. Rows are float16 times a power of two of their own:
+is a hash of its folder's name and of its bytes, checked when the segment is opened, and again whenever the file has
+been touched since. Rows are float16 times a power of two of their own:
 a row's largest value sits near the top of float16's range, so 9 decades below it still have full precision.
 """
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
-from fedprune.core.hashing import file_hash
+from fedprune.core.hashing import content_hash, file_hash
 from fedprune.data.images import IntArray
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Bank:
     def __init__(self, folder: Path, width: int) -> None:
         self._folder, self._width = folder, width
         self._segments: dict[str, NDArray[np.void]] = {}
+        self._stamps: dict[str, tuple[int, ...]] = {}
         self._places: dict[int, tuple[str, int]] = {}
 
     def missing(self, indices: IntArray) -> IntArray:
@@ -59,7 +61,7 @@ class Bank:
 
         unnamed = self._folder / f"new-{indices[0]}-{len(indices)}.npy"
         write_atomic(unnamed, write)
-        unnamed.replace(self._folder / f"{file_hash(unnamed)}.npy")
+        unnamed.replace(self._folder / f"{self._name(unnamed)}.npy")
         self._refresh()
 
     def read(self, indices: IntArray) -> NDArray[np.float32]:
@@ -80,22 +82,41 @@ class Bank:
     def _refresh(self) -> None:
         """Open segments that appeared since the last look; in name order, so that all processes see the same."""
         for path in sorted(self._folder.glob("[0-9a-f]*.npy")):
-            if path.stem in self._segments:
+            stamp = _stamp(path)
+            if stamp is not None and self._stamps.get(path.stem) == stamp:
                 continue
+            self._forget(path.stem)
             segment = self._open(path)
             if segment is None:
                 logger.warning("The score bank's segment %s is damaged; its rows are computed again.", path)
                 path.unlink(missing_ok=True)
                 continue
-            self._segments[path.stem] = segment
+            self._segments[path.stem], self._stamps[path.stem] = segment, stamp or ()
             for row, index in enumerate(segment["index"].tolist()):
                 self._places.setdefault(index, (path.stem, row))
 
+    def _forget(self, name: str) -> None:
+        """Leave a segment that has been touched."""
+        if self._segments.pop(name, None) is not None:
+            self._places = {index: place for index, place in self._places.items() if place[0] != name}
+
     def _open(self, path: Path) -> NDArray[np.void] | None:
         try:
-            if file_hash(path) != path.stem:
+            if self._name(path) != path.stem:
                 return None
             segment: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
             return None
         return segment if segment.dtype == self._layout() else None
+
+    def _name(self, path: Path) -> str:
+        return content_hash(self._folder.name, file_hash(path, length=64), length=32)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever a file is touched; no program can set the last of it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from fedprune.core.errors import ConfigError
@@ -67,11 +68,12 @@ def stream_directions(
     if kind == "random":
         return np.asarray(axes @ np.linalg.qr(stream(0, "stream directions").normal(size=(width, width)))[0])
     moments = _moments(model, shape, preprocess, images, indices, how, gradients=kind == "geo")
-    within = [axes.T @ moment @ axes for moment in moments]
-    target = within[0] if kind == "pca" else sum(_logarithm(moment) for moment in within)
-    vectors = np.linalg.eigh(target)[1][:, ::-1]
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(width)])  # the same on every machine
-    return np.asarray(axes @ vectors)
+    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the number of threads
+        within = [axes.T @ moment @ axes for moment in moments]
+        target = within[0] if kind == "pca" else sum(_logarithm(moment) for moment in within)
+        vectors = np.linalg.eigh(target)[1][:, ::-1]
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(width)])  # the same on every machine
+        return np.asarray(axes @ vectors)
 
 
 def _logarithm(moment: FloatArray) -> FloatArray:

@@ -15,8 +15,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from fedprune.core.cache import cached_array
-from fedprune.core.hashing import content_hash
+from fedprune.core.cache import cache_key, cached_array
 from fedprune.core.progress import tracking
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.bank import Bank
@@ -199,7 +198,7 @@ class Evidence:
     def _bank(self, family: str) -> Bank:
         if family not in self._banks:
             how = self.how if family in _LOSS_FAMILIES else replace(self.how, loss="labels", classes=None)
-            key: tuple[Any, ...] = (2, self.base.fingerprint, self._images_id, family, how)
-            folder = self._cache / "evidence" / f"{family}-{content_hash(*key)}"
+            key = cache_key([2, self.base.fingerprint, self._images_id, family, how])
+            folder = self._cache / "evidence" / f"{family}-{key[:16]}"
             self._banks[family] = Bank(folder, family_width(family, self.base.shape))
         return self._banks[family]

@@ -4,6 +4,8 @@ from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import torch
+
 from fedprune.core.errors import ConfigError, DataError
 from fedprune.devices.clock import NoClock
 from fedprune.experiment.config import RunConfig
@@ -31,6 +33,7 @@ class Replay:
     def __init__(self, config: RunConfig) -> None:
         if config.public:
             raise ConfigError("This run's devices hold what it would show. Only a simulation can be seen from inside.")
+        torch.set_num_threads(config.threads)  # what is kept was computed so, and is found only so
         self.config = config
 
     @cached_property

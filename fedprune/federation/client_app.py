@@ -9,6 +9,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
@@ -93,7 +94,9 @@ def _edge_model(message: Message) -> tuple[Loaded, tuple[int, ...]]:
 
 def _shard(message: Message, device: int) -> PrivateShard:
     """Return what this device holds of the data that the message's setup names."""
-    return open_local(_setup(str(messages.record(message.content, "config", ConfigRecord)["setup"]))).shard(device)
+    setup = _setup(str(messages.record(message.content, "config", ConfigRecord)["setup"]))
+    torch.set_num_threads(setup.threads)
+    return open_local(setup).shard(device)
 
 
 @lru_cache(maxsize=2)

@@ -52,6 +52,7 @@ class Setup:
         compute: Where models run: `"cpu"` or `"cuda"`.
         cache: Folder for what is computed once.
         personal: What a device does with its edge model on its own images.
+        threads: Threads of torch, which may change the last bits; on the devices as on the server.
     """
 
     data: DataSource
@@ -68,6 +69,7 @@ class Setup:
     compute: str
     cache: str
     personal: Personal = field(default_factory=NoPersonal)
+    threads: int = 1
 
     def to_json(self) -> str:
         """Return the setup as JSON, options by name."""

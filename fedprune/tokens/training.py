@@ -13,13 +13,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedprune.core.files import write_atomic
-from fedprune.core.hashing import content_hash
-from fedprune.core.memory import read_tensors
+from fedprune.core.cache import cache_key, keep, read_kept
 from fedprune.core.progress import tracking
 from fedprune.core.random import stream, stream_seed
 from fedprune.core.registry import to_dict
@@ -68,13 +64,12 @@ def trained(reducer: Reducer, base: Base, public: Public, cache: Path, seed: int
     """Return `base` and `reducer` as `reducer.train` asks for, trained once and then read from `cache`."""
     if reducer.train != "all" and not (reducer.trained and reducer.stages(base.shape)):
         return Trained(base)
-    key = (FORMAT, to_dict(reducer), base.fingerprint, public.identity, public.indices, seed)
-    path = cache / "tokens" / f"{reducer.name}-{content_hash(*key, length=24)}.safetensors"  # type: ignore[attr-defined]
-    try:
-        tensors, _ = read_tensors(path)
-    except (SafetensorError, OSError):
+    key = cache_key([FORMAT, to_dict(reducer), base.fingerprint, public.identity, public.indices, seed])
+    path = cache / "tokens" / f"{reducer.name}-{key[:24]}.safetensors"  # type: ignore[attr-defined]
+    tensors = read_kept(path, key)
+    if tensors is None:
         tensors = _train_anew(reducer, base, public, seed)
-        write_atomic(path, lambda temporary: save_file(tensors, temporary))
+        keep(path, key, tensors)
     weights, stages = under(tensors, BACKBONE), under(tensors, STAGES)
     if not weights:
         return Trained(base, stages)

@@ -9,14 +9,11 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from fedprune.core.errors import ModelError
-from fedprune.core.files import write_atomic
-from fedprune.core.memory import read_tensors
 from fedprune.core.random import stream_seed
+from fedprune.core.sealed import read_sealed, write_sealed
 from fedprune.core.text import describe
 from fedprune.vit.base import Architecture, Base, BaseSource, Preprocess
 from fedprune.vit.inspect import read_shape
@@ -57,29 +54,31 @@ def expected_shape(source: BaseSource) -> Shape | None:
         return None
 
 
-def save_base(path: Path, model: nn.Module, architecture: Architecture, preprocess: Preprocess, half: bool) -> None:
-    """Write the model's weights (as float16 if `half`) with what is needed to rebuild it."""
+def save_base(
+    path: Path, model: nn.Module, architecture: Architecture, preprocess: Preprocess, half: bool, key: str = ""
+) -> None:
+    """Write the model's weights (as float16 if `half`) with what is needed to rebuild it, sealed for `key`."""
     kind = torch.float16 if half else torch.float32
-    tensors = {name: value.detach().to(kind).contiguous() for name, value in model.state_dict().items()}
-    metadata = {"architecture": json.dumps(dict(architecture)), "preprocess": json.dumps(asdict(preprocess))}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
+    tensors = {name: value.detach().to(kind) for name, value in model.state_dict().items()}
+    texts = {"architecture": json.dumps(dict(architecture)), "preprocess": json.dumps(asdict(preprocess))}
+    write_sealed(path, tensors, key, texts)
 
 
-def load_base(path: Path) -> Base:
-    """Load what `save_base` wrote, in float32.
+def load_base(path: Path, key: str = "") -> Base:
+    """Load what `save_base` wrote for `key`, in float32.
 
     Raises:
-        ModelError: the file is missing, broken, or not a base.
+        ModelError: the file is missing, damaged, another one's, or not a base.
     """
     try:
-        tensors, metadata = read_tensors(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"Cannot read the base {path}: {error}. Delete it and make it again.") from error
-    if not {"architecture", "preprocess"} <= set(metadata):
+        tensors, texts = read_sealed(path, key)
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no base {path}. Make it, or name another file.") from error
+    if not {"architecture", "preprocess"} <= set(texts):
         raise ModelError(f"{path} holds weights without their architecture; name it as the weights of base=timm.")
     try:
-        architecture = _read_architecture(json.loads(metadata["architecture"]))
-        preprocess = _read_preprocess(json.loads(metadata["preprocess"]))
+        architecture = _read_architecture(json.loads(texts["architecture"]))
+        preprocess = _read_preprocess(json.loads(texts["preprocess"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"{path} does not describe a base: {describe(error)}. Make it again.") from error
     with torch.device("meta"):  # no memory before the weights are known to fit

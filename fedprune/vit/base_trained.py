@@ -1,5 +1,6 @@
 """A pretrained base that is fine-tuned on the public pool, once, and then found in the cache."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from fedprune.core.hashing import content_hash
+from fedprune.core.cache import cache_key
+from fedprune.core.errors import ModelError
+from fedprune.core.files import remove_litter
 from fedprune.core.registry import register
 from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, state_arrays
@@ -16,6 +19,8 @@ from fedprune.vit.pretrained import Loaded, Pretrained
 from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, tell, train
 
 WEIGHTS = "base.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 @register("base", "trained")
@@ -63,13 +68,29 @@ def fine_tuned(
         cache: Gets the base and the log of its training.
         progress: Called after each epoch.
     """
-    key = content_hash(state_arrays(loaded.model), loaded.architecture, loaded.preprocess, recipe, public.fingerprint)
-    folder = cache / "bases" / f"{public.name}-{name}-{key}"
+    weights = state_arrays(loaded.model)
+    key = cache_key([weights, loaded.architecture, loaded.preprocess, recipe, public.fingerprint])
+    folder = cache / "bases" / f"{public.name}-{name}-{key[:16]}"
+    if (stored := _stored(folder / WEIGHTS, key)) is not None:
+        return stored
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # runs side by side: one trains, the others wait
-        if not (folder / WEIGHTS).exists():
-            pool, validation = (Labelled(images, np.arange(len(images))) for images in (public.pool, public.validation))
-            train(loaded.model, loaded.preprocess, lambda _: pool, validation, recipe, folder, progress)
-            save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False)
-            (folder / CHECKPOINT).unlink()
-    return load_base(folder / WEIGHTS)
+        if (stored := _stored(folder / WEIGHTS, key)) is not None:
+            return stored
+        remove_litter(folder)
+        pool, validation = (Labelled(images, np.arange(len(images))) for images in (public.pool, public.validation))
+        train(loaded.model, loaded.preprocess, lambda _: pool, validation, recipe, folder, progress, key)
+        save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False, key=key)
+        (folder / CHECKPOINT).unlink()
+    return load_base(folder / WEIGHTS, key)
+
+
+def _stored(path: Path, key: str) -> Base | None:
+    """Return the base that was trained for `key`, if there is one that is sound."""
+    if not path.exists():
+        return None
+    try:
+        return load_base(path, key)
+    except ModelError as error:
+        logger.warning("%s It is trained again.", error)
+        return None

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from timm.models.vision_transformer import Block
 
-from fedprune.core.cache import cached_array
+from fedprune.core.cache import keep, read_kept
 from fedprune.core.errors import ModelError
+from fedprune.core.hashing import content_hash
 
 PRECISIONS = ("auto", "bf16", "fp32")
 MULTIPLIES_BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")  # torch's names for such instructions
@@ -89,9 +89,14 @@ def _measured_gain(width: int, folder: Path | None) -> float:
     """Return how many times as fast a block of that width is in bf16; measured once where there is a folder."""
     if folder is None:
         return _gain(width)
-    machine = (platform.machine(), torch.cpu.get_capabilities()["cpu_name"], torch.__version__)
-    stored = cached_array(folder, "precision", (machine, width), lambda: np.array(_gain(width)))
-    return float(stored)
+    machine = [platform.machine(), torch.cpu.get_capabilities()["cpu_name"], torch.__version__]
+    name = content_hash(machine, width, length=40)  # without the threads, which differ before and in a run
+    path = folder / "precision" / f"{name[:24]}.safetensors"
+    if (stored := read_kept(path, name)) is not None:
+        return float(stored["gain"])
+    gain = _gain(width)
+    keep(path, name, {"gain": torch.tensor(gain, dtype=torch.float64)})
+    return gain
 
 
 @cache

@@ -5,6 +5,7 @@ Selection of the best epoch looks at the public validation cut only.
 
 import csv
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -15,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedprune.core.errors import ModelError
 from fedprune.core.files import write_atomic
-from fedprune.core.memory import read_tensors
 from fedprune.core.progress import batches
 from fedprune.core.random import stream
+from fedprune.core.sealed import Damaged, read_sealed, write_sealed
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.vit.base import Preprocess, embedding_width, freeze, gradient_attention, predict
 from fedprune.vit.precision import PRECISIONS, autocast
@@ -30,6 +30,8 @@ from fedprune.vit.weights_file import under
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def train(
     recipe: Recipe,
     folder: Path,
     progress: Callable[[Epoch], None] = tell,
+    key: str = "",
 ) -> list[Epoch]:
     """Train `model` in place and leave it frozen, with the weights of the best epoch on `validation`.
 
@@ -121,12 +124,13 @@ def train(
         recipe: The hyper-parameters.
         folder: Where checkpoint and log are kept.
         progress: Called after each epoch.
+        key: What the training follows from; a checkpoint of another one is not gone on with.
 
     Raises:
         ModelError: the checkpoint in `folder` belongs to another recipe, or the training diverged.
     """
     optimizer = _optimizer(model, recipe)
-    log, best = _resume(folder, model, optimizer, recipe)
+    log, best = _resume(folder, model, optimizer, recipe, key)
     for number in range(len(log), recipe.epochs):
         begin = process_time()
         model.requires_grad_(True).train()
@@ -144,7 +148,7 @@ def train(
         if not log or accuracy > max(past.validation_accuracy for past in log):
             best = {name: value.clone() for name, value in model.state_dict().items()}
         log.append(epoch)
-        _save(folder, model, optimizer, best, log, recipe)
+        _save(folder, model, optimizer, best, log, recipe, key)
         progress(epoch)
     model.load_state_dict(best)
     freeze(model)
@@ -225,14 +229,15 @@ def _save(
     best: Mapping[str, Tensor],
     log: list[Epoch],
     recipe: Recipe,
+    key: str,
 ) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-    metadata = {"recipe": json.dumps(asdict(recipe)), "log": json.dumps([asdict(epoch) for epoch in log])}
-    write_atomic(folder / CHECKPOINT, lambda path: save_file(tensors, path, metadata))
+    tensors = {name: value.detach().clone() for name, value in tensors.items()}
+    texts = {"recipe": json.dumps(asdict(recipe)), "log": json.dumps([asdict(epoch) for epoch in log])}
+    write_sealed(folder / CHECKPOINT, tensors, key, texts)
     write_atomic(folder / LOG, lambda path: write_log(path, log))
 
 
@@ -245,13 +250,17 @@ def write_log(path: Path, log: list[Epoch]) -> None:
 
 
 def _resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, recipe: Recipe
+    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, recipe: Recipe, key: str
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
     """Load what `_save` wrote, if anything; returns the log so far and the best weights."""
     path = folder / CHECKPOINT
-    if not path.exists():
+    try:
+        tensors, metadata = read_sealed(path, key)
+    except FileNotFoundError:
         return [], {}
-    tensors, metadata = read_tensors(path)
+    except Damaged as error:
+        logger.warning("%s The training begins anew.", error)
+        return [], {}
     if json.loads(metadata["recipe"]) != asdict(recipe):
         raise ModelError(f"{path} was written with another recipe. Delete it, or choose another folder.")
     model.load_state_dict(under(tensors, "model."))

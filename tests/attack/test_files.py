@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from fedprune.core.errors import ModelError
-from fedprune.core.memory import read_tensors
+from fedprune.core.sealed import read_sealed, write_sealed
 from fedprune.protocol.storage import StoredModel
 from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import ARCHITECTURE, PACKAGED
@@ -28,13 +27,12 @@ class Proof:
 
 
 def base_with(path, architecture=None, preprocess=None):
-    tensors, metadata = read_tensors(PACKAGED)
-    metadata = dict(metadata)
+    tensors, metadata = read_sealed(PACKAGED)
     if architecture is not None:
         metadata["architecture"] = architecture if isinstance(architecture, str) else json.dumps(architecture)
     if preprocess is not None:
         metadata["preprocess"] = preprocess if isinstance(preprocess, str) else json.dumps(preprocess)
-    save_file(tensors, path, metadata)
+    write_sealed(path, tensors, texts=metadata)
     return path
 
 
@@ -98,7 +96,7 @@ PREPROCESSINGS = [
 
 @pytest.mark.parametrize("change", PREPROCESSINGS)
 def test_preprocessing_is_in_range(tmp_path, change):
-    preprocess = json.loads(read_tensors(PACKAGED)[1]["preprocess"])
+    preprocess = json.loads(read_sealed(PACKAGED)[1]["preprocess"])
     with pytest.raises(ModelError):
         load_base(base_with(tmp_path / "base.safetensors", preprocess={**preprocess, **change}))
 

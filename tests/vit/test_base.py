@@ -6,6 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from fedprune.core.errors import ModelError
+from fedprune.core.sealed import write_sealed
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages
 from fedprune.data.public import cut_public
@@ -127,12 +128,15 @@ def test_a_base_survives_its_file(tmp_path):
 def test_files_that_hold_no_base_are_refused_with_a_sentence(tmp_path):
     from safetensors.torch import save_file
 
-    with pytest.raises(ModelError, match="Cannot read the base"):
+    with pytest.raises(ModelError, match="There is no base"):
         load_base(tmp_path / "absent")
     (tmp_path / "broken").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="Cannot read the base"):
+    with pytest.raises(ModelError, match="cannot be read"):
         load_base(tmp_path / "broken")
     save_file({"weight": torch.zeros(1)}, tmp_path / "bare")
+    with pytest.raises(ModelError, match="has been changed since it was written"):
+        load_base(tmp_path / "bare")
+    write_sealed(tmp_path / "bare", {"weight": torch.zeros(1)})
     with pytest.raises(ModelError, match="without their architecture"):
         load_base(tmp_path / "bare")
     save_base(tmp_path / "other", tiny_model(), TINY | {"num_classes": 6}, SQUARE, half=False)
