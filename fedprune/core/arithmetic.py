@@ -12,10 +12,18 @@ LIBRARIES = ("fedprune", "numpy", "timm", "torch")
 # Each makes a library leave out instructions that the processor has.
 INSTRUCTIONS = ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 
+_assumed = 0
+
 
 def arithmetic() -> dict[str, Any]:
     """Return plain values that differ wherever the same computation may round differently; part of a cache's keys."""
-    return {**_machine(), "threads": torch.get_num_threads()}
+    return {**_machine(), "threads": _assumed or torch.get_num_threads()}
+
+
+def assume_threads(threads: int) -> None:
+    """Let keys name so many threads in a process that only reads what others have computed with as many."""
+    global _assumed
+    _assumed = threads
 
 
 @cache

@@ -28,7 +28,7 @@ def file_hashes(paths: Sequence[Path], index: Path | None = None) -> list[str]:
         DataError: a file cannot be read.
     """
     try:
-        with closing(_open(index or _default_index())) as database, database:
+        with closing(_open(index or default_index())) as database, database:
             return [_hash(path, database) for path in paths]
     except sqlite3.Error:  # locked for long, damaged, or on a disk that is full: read everything
         return [_hash(path, None) for path in paths]
@@ -69,5 +69,6 @@ def _open(index: Path) -> sqlite3.Connection:
     return database
 
 
-def _default_index() -> Path:
+def default_index() -> Path:
+    """Return the database that remembers hashes where no other is named."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedprune" / "files.sqlite"

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from fedprune.core.arithmetic import assume_threads
 from fedprune.core.errors import FedpruneError
 from fedprune.core.text import describe
 from fedprune.data.images import IntArray
@@ -199,6 +200,7 @@ def _template(control: socket.socket, blueprint: str, threads: int, log: str) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process hears it, and its end ends this one
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what has ended
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    assume_threads(threads)
     join_log(log)
     derivers: Mapping[str, Deriver] = {}
     trouble = ""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.app import Message
 from flwr.clientapp import ClientApp
@@ -75,4 +76,5 @@ class Inline(Engine):
             if strategy.state.blueprint:
                 executor = DerivingProcesses(strategy.state.blueprint, self.workers)
                 strategy.state.executor = stack.enter_context(closing(executor))
-            strategy.run(stack.enter_context(closing(WorkerGrid(client_app, devices, self.workers))), self.timeout)
+            grid = WorkerGrid(client_app, devices, self.workers, Path(strategy.setup.cache))
+            strategy.run(stack.enter_context(closing(grid)), self.timeout)

@@ -1,7 +1,8 @@
 """Worker processes for the devices' work: a device that crashes, hangs or meddles harms its own answer alone.
 
 Between server and worker go bytes in Flower's own protocol buffers, never pickles: what a worker sends is trusted no
-more than what a device sends.
+more than what a device sends. A worker reads the cache and the run's folder and writes to neither: what its devices
+compute travels back and is kept by the server, each device's in a folder that no other reads.
 """
 
 import logging
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -22,9 +24,13 @@ from flwr.proto.message_pb2 import Context as ContextProto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedprune.core.cache import keep_found, only_read, take_found
+from fedprune.core.confine import forbid_writing
+from fedprune.core.content import default_index
 from fedprune.core.text import describe
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, failure
 from fedprune.federation.logs import join_log, log_path
+from fedprune.protocol.private import own_cache
 
 START = 120.0  # seconds that imports may take
 PATIENCE = 0.5  # seconds between the end of a pipe and the end of its process
@@ -43,6 +49,7 @@ class Worker:
 
     client_app: str
     answers: "SimpleQueue[Answered]"
+    cache: Path | None
     message: Message | None = None
     until: float | None = None
     pipe: Connection | None = None
@@ -60,23 +67,28 @@ class Worker:
         self.talk = Thread(target=self._exchange, args=(self.pipe, sent), daemon=True)
         self.talk.start()
 
-    def answer(self, received: "Received") -> tuple[Message, Context | None]:
-        """Turn what came from the process into the answer to the message in hand, or the error that stands for it."""
+    def answer(self, received: "Received") -> tuple[Message, Context | None, bytes]:
+        """Turn what came from the process into the answer to the message in hand, or the error that stands for it.
+
+        Returns:
+            The answer, the node's new context, and what the device would have kept in its cache.
+        """
         assert self.message is not None
         message, self.message = self.message, None
         if isinstance(received, Exception):
             how = self.end()
             if how is None:
-                return failure(message, f"its answer cannot be received ({describe(received)})", RAISED), None
-            return failure(message, f"its process ended ({how})", RAISED), None
-        reply, context = received
+                return failure(message, f"its answer cannot be received ({describe(received)})", RAISED), None, b""
+            return failure(message, f"its process ended ({how})", RAISED), None, b""
+        reply, context, found = received
         try:
             return (
                 checked_reply(message, message_from_proto(MessageProto.FromString(reply))),
                 context_from_proto(ContextProto.FromString(context)),
+                found,
             )
         except Exception as error:  # Flower's records raise on bytes that do not fit them
-            return failure(message, f"its answer cannot be read ({describe(error)})", RAISED), None
+            return failure(message, f"its answer cannot be read ({describe(error)})", RAISED), None, b""
 
     def give_up(self, timeout: float | None) -> Message:
         """End the process, and return the error for the message that it was too slow for."""
@@ -111,7 +123,7 @@ class Worker:
         try:
             for data in sent:
                 pipe.send_bytes(data)
-            received = (pipe.recv_bytes(MAX_ANSWER), pipe.recv_bytes(MAX_ANSWER))
+            received = (pipe.recv_bytes(MAX_ANSWER), pipe.recv_bytes(MAX_ANSWER), pipe.recv_bytes(MAX_ANSWER))
         except (EOFError, OSError) as error:
             received = error
         self.answers.put((self, pipe, received))
@@ -120,7 +132,7 @@ class Worker:
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload(["fedprune.federation.client_app"])
         self.pipe, theirs = server.Pipe()
-        work = (self.client_app, theirs, torch.get_num_threads(), str(log_path() or ""))
+        work = (self.client_app, theirs, torch.get_num_threads(), log_path(), self.cache)
         self.process = server.Process(target=_work, args=work, daemon=True)
         self.process.start()
         theirs.close()
@@ -140,17 +152,21 @@ def _read_ready(pipe: Connection) -> None:
         logger.error("a worker process ended while it started")
 
 
-Received = tuple[bytes, bytes] | Exception
+Received = tuple[bytes, bytes, bytes] | Exception
 Answered = tuple[Worker, Connection, Received]
 
 
 class WorkerGrid(LocalGrid):
-    """Spreads messages over worker processes; at most one message a worker is on its way."""
+    """Spreads messages over worker processes; at most one message a worker is on its way.
 
-    def __init__(self, client_app: str, devices: int, workers: int) -> None:
+    What devices compute for their caches is kept below `cache`, where there is one.
+    """
+
+    def __init__(self, client_app: str, devices: int, workers: int, cache: Path | None = None) -> None:
         super().__init__(devices)
+        self.cache = cache
         self.answers: SimpleQueue[Answered] = SimpleQueue()
-        self.workers = [Worker(client_app, self.answers) for _ in range(workers)]
+        self.workers = [Worker(client_app, self.answers, cache) for _ in range(workers)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Hand each free worker a message; hand on replies as they come; end a worker that takes too long."""
@@ -176,21 +192,25 @@ class WorkerGrid(LocalGrid):
         with suppress(Empty):
             worker, pipe, received = self.answers.get(timeout=patience)
             if pipe is worker.pipe and worker.message is not None:  # and not from a process that was given up
-                reply, context = worker.answer(received)
+                reply, context, found = worker.answer(received)
                 if context is not None:
-                    self.contexts[reply.metadata.src_node_id] = context
+                    node = reply.metadata.src_node_id
+                    self.contexts[node] = context
+                    if self.cache is not None:
+                        keep_found(own_cache(self.cache, self.devices[node]), found)
                 yield reply
         for worker in busy:
             if worker.message is not None and worker.until is not None and time.monotonic() >= worker.until:
                 yield worker.give_up(timeout)
 
 
-def _work(client_app: str, pipe: Connection, threads: int, log: str) -> None:
+def _work(client_app: str, pipe: Connection, threads: int, log: Path | None, cache: Path | None) -> None:
     """Answer messages until the server closes the pipe."""
     from fedprune.federation.engine import load_client_app
 
+    _confine(cache, log)
     torch.set_num_threads(threads)
-    join_log(log)
+    join_log(str(log or ""))
     app = load_client_app(client_app)
     pipe.send_bytes(b"ready")
     while True:
@@ -207,3 +227,12 @@ def _work(client_app: str, pipe: Connection, threads: int, log: str) -> None:
             reply = failure(message, describe(error), RAISED)
         pipe.send_bytes(message_to_proto(reply).SerializeToString())
         pipe.send_bytes(context_to_proto(context).SerializeToString())
+        pipe.send_bytes(take_found(MAX_ANSWER))
+
+
+def _confine(cache: Path | None, log: Path | None) -> None:
+    """Let this process write neither to the cache nor to the run's folder, its log aside."""
+    only_read()
+    folders = [default_index().parent, *([cache] if cache else []), *([log.parent] if log else [])]
+    if not forbid_writing(folders, [log] if log else []):
+        logger.warning("This system cannot keep devices' code from writing to the cache (see docs/reliability.md).")

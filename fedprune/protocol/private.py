@@ -50,7 +50,7 @@ class PrivateShard:
         """Return frozen base features (n, D) of the training images, cached by content."""
         setup = self.setup
         return cached_features(
-            Path(setup.cache),
+            own_cache(Path(setup.cache), self.device),
             self.fingerprint,
             self.base,
             self.train,
@@ -70,7 +70,7 @@ class PrivateShard:
         """Return the base's logits (n, classes) for the test images, cached by content."""
         setup, base = self.setup, self.base
         return cached_array(
-            Path(setup.cache),
+            own_cache(Path(setup.cache), self.device),
             "logits",
             [self.fingerprint, base.fingerprint, setup.precision, setup.compute],
             lambda: predict(
@@ -82,6 +82,11 @@ class PrivateShard:
                 device=setup.compute,
             ),
         )
+
+
+def own_cache(cache: Path, device: int) -> Path:
+    """Return where what a device has computed is kept; nobody else reads it."""
+    return cache / "devices" / f"{device:03d}"
 
 
 class LocalData:

@@ -4,17 +4,20 @@ import dataclasses
 import os
 import random
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
-from fedprune.core import arithmetic
-from fedprune.core.cache import cache_key, cached_array
+from fedprune.core import arithmetic, confine
+from fedprune.core.cache import cache_key, cached_array, keep_found
 from fedprune.core.registry import from_dict
 from fedprune.core.sealed import Damaged, read_sealed, write_sealed
 from fedprune.data.public import cut_public
 from fedprune.evidence.bank import Bank
+from fedprune.federation.inline import Inline
 from fedprune.tokens.training import Public, trained
 from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import PACKAGED
@@ -179,3 +182,51 @@ def test_a_selector_that_was_damaged_is_trained_again(small_config, public, tmp_
     after = trained(reducer, base, images, tmp_path).parameters
     assert "It is computed again" in caplog.text
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+CONFINES = confine._call(confine.CREATE_RULESET, None, 0, confine.VERSION) >= 1 if sys.platform == "linux" else False
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not CONFINES, reason="This system has no Landlock; docs/reliability.md says what that means.")
+def test_a_device_that_rewrites_the_cache_changes_no_other_devices_row(configure, run_strategy, tmp_path):
+    """Its worker may not write there, and what it sends to be kept lands in its own folder."""
+    config = configure(cache=str(tmp_path / "cache"))
+    clean = run_strategy(config, Inline())
+    (tmp_path / "attacker").mkdir()
+    before = contents(tmp_path / "cache")
+    rows = run_strategy(config, Inline(workers=1), "tests.attack.rewriting:app")
+    assert set((tmp_path / "attacker" / "denied.txt").read_text().split("\n")) == {"Permission denied", ""}
+    assert {device: rows[device] for device in (1, 2, 3)} == {device: clean[device] for device in (1, 2, 3)}
+    after = contents(tmp_path / "cache")
+    assert {path: data for path, data in after.items() if "devices/000" not in path} == before_of_others(before)
+    assert {path for path in after if path not in before}, "what it offered is kept, in its own folder"
+    assert run_strategy(config, Inline()) == clean
+
+
+def test_workers_keep_what_their_devices_computed(configure, run_strategy, tmp_path):
+    """It travels back, so that the next run finds it; and the rows are those of one process."""
+    config = configure(cache=str(tmp_path / "workers"))
+    rows = run_strategy(config, Inline(workers=1))
+    assert rows == run_strategy(configure(cache=str(tmp_path / "inline")), Inline())
+    kept = [{str(path.relative_to(tmp_path / name)) for path in (tmp_path / name / "devices").rglob("*.*")}
+            for name in ("workers", "inline")]  # fmt: skip
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 8
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+def before_of_others(before):
+    return {path: data for path, data in before.items() if "devices/000" not in path}
+
+
+def test_what_was_found_elsewhere_is_read_with_care(tmp_path, caplog):
+    for data in (b"x", b"\xff" * 100, save({"logits/../../evil": torch.ones(1), "Logits/" + 40 * "0": torch.ones(1)})):
+        keep_found(tmp_path, data)
+    assert not list(tmp_path.rglob("*.*"))
+    keep_found(tmp_path, save({f"logits/{40 * '0'}": torch.ones(1)}))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert "cannot be read" in caplog.text
