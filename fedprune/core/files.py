@@ -10,9 +10,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fedprune.core.errors import DiskError
+from fedprune.core.errors import DataError, DiskError
 from fedprune.core.text import describe
 
+MAX_JSON = 64 * 2**20  # bytes
 LITTER = re.compile(r"\..+\.[a-z0-9_]{8}(\.[^.]+)?")  # what `write_atomic` names its temporary files
 
 
@@ -40,6 +41,33 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         raise DiskError(f"Cannot write {path}: {why}. Free space or choose another folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a file of at most `limit` bytes.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        DataError: it is larger.
+    """
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise DataError(f"{path} is larger than {limit} bytes. It is not a file of ours.")
+    return data
+
+
+def read_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """Read a JSON file that may hold anything.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        DataError: it is larger than `limit` bytes, no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(read_bytes(path, limit))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {describe(error)}.") from error
 
 
 def remove_litter(folder: Path) -> None:

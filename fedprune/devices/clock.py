@@ -71,7 +71,9 @@ class Timeline:
 
     def columns(self, device: int) -> dict[str, float | str]:
         """Return what the record says about a device's virtual time."""
-        values = vars(self.spent.get(device, Spent()))
+        values = dict(vars(self.spent.get(device, Spent())))
+        if not math.isnan(values["report_s"]):
+            values["closed_s"] = self.closed
         return {f"virtual_{name}": value for name, value in values.items() if not math.isnan(value)}
 
     def _work(self, device: int, start: float, macs: int, down: int, up: int) -> tuple[float, str]:

@@ -1,33 +1,43 @@
 """A run's memory while it goes on: what is finished is on disk, so a kill loses only the work in hand."""
 
-import json
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fedprune.core.errors import ConfigError, ReportRejected
-from fedprune.core.files import write_bytes, write_json, write_text
+from fedprune.core.errors import ConfigError, DataError, ReportRejected
+from fedprune.core.files import read_bytes, read_json, write_bytes, write_json, write_text
 from fedprune.core.hashing import content_hash
 from fedprune.core.registry import build
+from fedprune.core.text import describe
+from fedprune.mixture.report import MAX_BYTES
 from fedprune.privacy.ledger import read_entry
 from fedprune.protocol.answers import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.storage import StoredModel
 
+logger = logging.getLogger(__name__)
+
 
 class Journal(Observer):
     """Keeps accepted reports, edge models and final rows in the run's folder, and tells a listener everything.
 
-    Attributes:
-        ledger: One plain entry for every released field of every device.
+    Each file holds a hash over its content, the run and the device: what was edited, or stands in another one's place,
+    is no memory, and is asked for or computed again.
+
+    Args:
+        folder: The run's folder.
+        run: The run's id.
+        save_models: Whether edge models are kept.
+        listener: Is told everything.
     """
 
-    def __init__(self, folder: Path, save_models: bool, listener: Observer) -> None:
+    def __init__(self, folder: Path, run: str, save_models: bool, listener: Observer) -> None:
         self.folder = folder
+        self.run = run
         self.save_models = save_models
         self.listener = listener
-        self.ledger: dict[int, list[dict[str, Any]]] = {}
 
     def phase(self, name: str, total: int) -> None:
         """Tell the listener."""
@@ -38,10 +48,10 @@ class Journal(Observer):
         self.listener.advance(name, status, steps)
 
     def report(self, device: int, upload: Upload) -> None:
-        """Keep the accepted upload, byte for byte, and book what it released."""
-        self._book(device, upload)
+        """Keep the accepted upload, byte for byte, and what it released."""
         entries = [asdict(entry) for entry in upload.ledger]
-        write_json(self._entries(device), {"report": content_hash(upload.report), "ledger": entries})
+        seal = self._seal(device, upload.report, entries)
+        write_json(self._entries(device), {"seal": seal, "ledger": entries})
         write_bytes(self._report(device), upload.report)
 
     def edge_model(self, device: int, model: StoredModel) -> None:
@@ -53,37 +63,49 @@ class Journal(Observer):
 
     def row(self, row: DeviceRow) -> None:
         """Keep a final row; a failed device is asked again should the run be cut off before its record is written."""
-        if row.status != "failed":
-            write_json(self._row(row.device), asdict(row))
+        if row.status == "failed":
+            self._row(row.device).unlink(missing_ok=True)  # of an earlier try in which it fared otherwise
+        else:
+            values = asdict(row)
+            write_json(self._row(row.device), {"seal": self._seal(row.device, values), "row": values})
         self.listener.row(row)
 
     def finished(self, device: int) -> DeviceRow | None:
         """Return the row that an interrupted try has left, if it is whole."""
         try:
-            values = json.loads(self._row(device).read_text(encoding="utf-8"))
+            values = self._checked(device, read_json(self._row(device)), "row")
             row = build(DeviceRow, values)
-        except (OSError, ValueError, ConfigError):
+        except FileNotFoundError:
             return None
-        if row.status != "rejected" and self.stored_report(device) is None:
+        except (OSError, DataError, ConfigError) as error:
+            logger.warning("The row of device %d counts for nothing: %s", device, describe(error))
             return None
-        return row
+        return row if row.device == device else None
 
     def stored_report(self, device: int) -> Upload | None:
-        """Return the report that an interrupted try has left, if it is whole, and book it."""
+        """Return the report that an interrupted try has left, if it is whole."""
         try:
-            report = self._report(device).read_bytes()
-            values = json.loads(self._entries(device).read_text(encoding="utf-8"))
-            upload = Upload(report, tuple(map(read_entry, values["ledger"])))
-            whole = values["report"] == content_hash(report)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, ReportRejected):
+            report = read_bytes(self._report(device), MAX_BYTES)
+            entries = self._checked(device, read_json(self._entries(device)), "ledger", report)
+            return Upload(report, tuple(map(read_entry, entries)))
+        except FileNotFoundError:
             return None
-        if not whole:
+        except (OSError, DataError, ReportRejected, TypeError) as error:
+            logger.warning("The stored report of device %d counts for nothing: %s", device, describe(error))
             return None
-        self._book(device, upload)
-        return upload
 
-    def _book(self, device: int, upload: Upload) -> None:
-        self.ledger[device] = [{"device": device, **asdict(entry)} for entry in upload.ledger]
+    def _seal(self, device: int, *content: Any) -> str:
+        return content_hash(self.run, device, *content, length=32)
+
+    def _checked(self, device: int, values: Any, name: str, *beside: Any) -> Any:
+        """Return what a file holds under `name`.
+
+        Raises:
+            DataError: its seal does not fit the run, the device and the content.
+        """
+        if not isinstance(values, dict) or values.get("seal") != self._seal(device, *beside, values.get(name)):
+            raise DataError("it is not what this run wrote of this device.")
+        return values[name]
 
     def _row(self, device: int) -> Path:
         return self.folder / "rows" / f"device-{device:03d}.json"

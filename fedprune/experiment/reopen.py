@@ -80,7 +80,7 @@ def reopen(folder: Path, config: RunConfig) -> Replay:
         DataError: the run has not finished, and its clock decides which devices report.
     """
     replay = Replay(config)
-    journal = Journal(folder, save_models=False, listener=Observer())
+    journal = Journal(folder, config.identity(), save_models=False, listener=Observer())
     finished = is_finished(folder)
     if not finished and not isinstance(config.clock, NoClock):
         raise DataError(f"{config.title()} has a clock: which devices report is known once it has run. Run it first.")

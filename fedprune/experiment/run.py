@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -97,10 +98,12 @@ def _execute(config: RunConfig, folder: Path, now: Hashes, listener: Observer) -
         raise FedpruneError(changed_sentence(folder, changed))
     write_provenance(folder, now)
     (folder / "record.json").unlink(missing_ok=True)  # of a try in which devices failed
-    journal = Journal(folder, config.save_models, listener)
+    journal = Journal(folder, config.identity(), config.save_models, listener)
     state = run.round(config.server_options(), journal, config.clock)
     config.engine.run(EdgeModels(state, config.setup()), len(state.rows))
-    ledger = [entry for device in sorted(journal.ledger) for entry in journal.ledger[device]]
+    ledger = [
+        {"device": device, **asdict(entry)} for device in sorted(state.released) for entry in state.released[device]
+    ]
     (folder / "failure.txt").unlink(missing_ok=True)
     return write_record(folder, config, now, list(state.rows.values()), ledger, time.perf_counter() - start)
 

@@ -10,8 +10,9 @@
 5. `take_evaluation`: counts over private test images fill the device's row; its last answer closes it.
 6. `end`: whoever has not answered by then has failed.
 
-A row is final once it is closed, and the first reason stays: `rejected` for an answer that is not accepted, `refused`
-where no legal model is small enough, `failed` for all else.
+A row is final once it is closed: `ok`, `rejected` for an answer that is not accepted, `refused` where no legal model is
+small enough, `failed` for all else. What it says follows from the answers, not from their order: of several reasons the
+first in the order of these steps counts, and counts of test images stand in a row that is `ok` and in no other.
 """
 
 import logging
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from fedprune.core.errors import DiskError, FedpruneError, ReportRejected
 from fedprune.core.text import describe
 from fedprune.devices.clock import Timeline
+from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.protocol.deriving import EDGE, UPPER_MARK, Executor, Failure, InTurn, Outcome, Task, UpperMarks, status_of
 from fedprune.protocol.observer import Observer
@@ -31,6 +33,7 @@ from fedprune.protocol.storage import StoredModel
 from fedprune.proxy.selector import ProxySet
 from fedprune.recovery.personal import Personal
 
+Answer = Evaluation | PersonalEvaluation | Failure
 EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
 
 logger = logging.getLogger(__name__)
@@ -51,7 +54,9 @@ class Round:
             empty where they cannot.
         executor: Who derives; None derives one model after the other, in this process.
         done: Devices whose rows are final.
-        unanswered: By device, the models that were sent and not answered yet.
+        released: What each accepted report gave away, by device.
+        answers: By device and model, its counts, or why there are none; None while they are awaited.
+        begun: The rows that earlier tries have closed, as they stood when the report was in.
     """
 
     server: Server
@@ -63,12 +68,15 @@ class Round:
     blueprint: str = ""
     executor: Executor | None = None
     done: set[int] = field(default_factory=set)
-    unanswered: dict[int, set[str]] = field(default_factory=dict)
+    released: dict[int, tuple[LedgerEntry, ...]] = field(default_factory=dict)
+    answers: dict[int, dict[str, Answer | None]] = field(default_factory=dict)
+    begun: dict[int, DeviceRow] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for device in self.rows:
-            if finished := self.observer.finished(device):
-                self.rows[device] = finished
+        for device, row in self.rows.items():
+            finished = self.observer.finished(device)
+            if finished is not None and (not finished.upload_bytes or _restore(self, device)):
+                self.rows[device], self.begun[device] = finished, row
                 self.done.add(device)
 
     def trains(self, role: str) -> bool:
@@ -138,14 +146,18 @@ def close_reports(state: Round, request_bytes: int) -> None:
         return
     arrived = []
     for device, row in sorted(state.rows.items()):
-        if device not in state.server.reports and not (device in state.done and row.status in ("ok", "refused")):
+        if device not in state.server.reports:
             continue
         macs = (row.train_images or 0) * row.base_macs
         if reason := state.timeline.report(device, macs, request_bytes, row.upload_bytes):
             _fail(state, device, reason)
         else:
             arrived.append(device)
-    for device, reason in state.timeline.close_reports(arrived).items():
+    late = state.timeline.close_reports(arrived)
+    for device in sorted(state.done & state.begun.keys() & set(arrived)):
+        if device in late or state.rows[device].extra.get("virtual_closed_s") != state.timeline.closed:
+            _reopen(state, device)
+    for device, reason in late.items():
         _fail(state, device, reason)
 
 
@@ -170,7 +182,9 @@ def deliveries(state: Round) -> Iterator[Delivery]:
 def take_evaluation(
     state: Round, device: int, role: str, answer: Callable[[int | None], Evaluation | PersonalEvaluation]
 ) -> None:
-    """Fill a device's row from its counts; an answer that was not asked for, or came twice, changes nothing.
+    """Take a device's counts of one of its models; the last that is awaited fills and closes the row.
+
+    An answer that was not asked for, or came twice, changes nothing.
 
     Args:
         state: The round.
@@ -178,30 +192,42 @@ def take_evaluation(
         role: Which of its models the answer is about.
         answer: Given the number of test images, where it is known, returns the counts; raises as in `take_report`.
     """
-    if role not in state.unanswered.get(device, ()):
+    answers = state.answers.get(device, {})
+    if device in state.done or role not in answers or answers[role] is not None:
         return
-    row, left = state.rows[device], state.unanswered[device]
-    left.remove(role)
     try:
-        counts = answer(row.test_images)
-        if role == EDGE:
-            row.evaluated(counts, state.personal.passes())
-        elif isinstance(counts, Evaluation):
-            row.oracle_correct = counts.edge
+        answers[role] = answer(state.rows[device].test_images)
     except FedpruneError as error:
-        _fail(state, device, str(error), status_of(error))
-    else:
-        if not left:
-            _close(state, device)
+        answers[role] = Failure(status_of(error), str(error))
+    _settle(state, device)
     if device in state.done:
-        left.clear()
-        state.observer.advance("evaluating", row.status)
+        state.observer.advance("evaluating", state.rows[device].status)
 
 
 def end(state: Round) -> None:
     """Close the rows of the devices that never answered."""
+    silence = Failure("failed", "it did not answer")
     for device in sorted(set(state.rows) - state.done):
-        _fail(state, device, "it did not answer")
+        answers = state.answers.setdefault(device, {EDGE: None})
+        answers.update({role: silence for role, answer in answers.items() if answer is None})
+        _settle(state, device)
+
+
+def _settle(state: Round, device: int) -> None:
+    """Close a device's row as soon as nothing that is still awaited can change it."""
+    answers, row = state.answers[device], state.rows[device]
+    for answer in answers.values():
+        if answer is None:
+            return
+        if isinstance(answer, Failure):
+            _fail(state, device, answer.reason, answer.status)
+            return
+    for role, answer in answers.items():
+        if role == EDGE and isinstance(answer, Evaluation | PersonalEvaluation):
+            row.evaluated(answer, state.personal.passes())
+        elif isinstance(answer, Evaluation):
+            row.oracle_correct = answer.edge
+    _close(state, device)
 
 
 def _fail(state: Round, device: int, reason: str, status: str = "failed") -> None:
@@ -221,6 +247,12 @@ def _close(state: Round, device: int) -> None:
     state.observer.row(row)
 
 
+def _reopen(state: Round, device: int) -> None:
+    """Take back the row of an earlier try in which the phase of reports closed at another time."""
+    state.rows[device] = state.begun.pop(device)
+    state.done.remove(device)
+
+
 def _restore(state: Round, device: int) -> bool:
     """Take up the report that an interrupted try has left of a device, if it has left one."""
     upload = state.observer.stored_report(device)
@@ -234,9 +266,10 @@ def _restore(state: Round, device: int) -> bool:
 
 
 def _accept(state: Round, device: int, upload: Upload) -> None:
-    row = state.rows[device]
+    report, row = state.server.receive(device, upload.report), state.rows[device]
     row.upload_bytes = len(upload.report)
-    row.reported(state.server.receive(device, upload.report))
+    row.reported(report)
+    state.released[device] = upload.ledger
 
 
 def _choose_proxies(state: Round) -> dict[int, ProxySet]:
@@ -263,7 +296,7 @@ def _choose_proxies(state: Round) -> dict[int, ProxySet]:
 def _tasks(state: Round, proxies: Mapping[int, ProxySet], roles: Sequence[str]) -> Iterator[Task]:
     """Yield the models that are to be derived, device after device, but those of devices that are out by then."""
     for device, proxy in proxies.items():
-        state.unanswered[device] = set(roles)
+        state.answers[device] = dict.fromkeys(roles)
         report = state.server.reports[device]
         for role in roles:
             if device not in state.done:
@@ -278,10 +311,11 @@ def _tasks(state: Round, proxies: Mapping[int, ProxySet], roles: Sequence[str]) 
 
 
 def _deliver(state: Round, task: Task, outcome: Outcome) -> Delivery | None:
-    """Make of a derived model what is sent, or close the device's row."""
+    """Make of a derived model what is sent, or keep among the device's answers why there is none."""
     device, row = task.device, state.rows[task.device]
     if isinstance(outcome, Failure):
-        _fail(state, device, outcome.reason, outcome.status)
+        state.answers[device][task.role] = outcome
+        _settle(state, device)
         return None
     if task.role == EDGE:
         row.derived(outcome.params, outcome.macs, outcome.stored.size, outcome.seconds, outcome.notes)

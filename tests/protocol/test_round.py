@@ -106,7 +106,7 @@ def test_what_a_failure_costs_is_its_own_devices_affair(simulation, state, calm)
     ]  # fmt: skip
     assert rows[2]["params"] == calm[2]["params"]
     assert rows[2]["edge_correct"] is None
-    assert rows[3]["edge_correct"] == calm[3]["edge_correct"]
+    assert rows[3]["edge_correct"] is rows[3]["oracle_correct"] is None, "counts stand in rows that are ok"
     assert sorted(state.observer.closed) == list(range(DEVICES)), "each row is closed once"
     assert state.observer.steps.count(("evaluating", "ok")) == 0
 
