@@ -26,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the model and its card, checked against torch where it is another format."""
     from fedprune.core.files import write_atomic, write_json, write_text
+    from fedprune.experiment.record import read_record
+    from fedprune.experiment.verify import check_model
     from fedprune.protocol.storage import StoredModel
     from fedprune.vit.card import card_of, markdown_of
     from fedprune.vit.export import check_onnx, export_executorch, export_onnx
 
     path, folder = _locate(arguments)
-    file = StoredModel.read(path)
+    file = StoredModel.read(path) if folder is None else check_model(read_record(folder), path.name)
     stem = path.stem if folder is None else f"{folder.name}-{path.stem}"  # two runs' models may go to one folder
     target = arguments.output / (stem + SUFFIXES[arguments.format])
     more = {} if folder is None else _provenance(folder, arguments.device, file)

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import yaml
-
 from fedprune.core.discovery import describe
 from fedprune.core.kinds import KINDS
+from fedprune.core.yaml_file import read_yaml_file
 
 OPTIONS = {kind.plural: name for name, kind in KINDS.items()}
 BUNDLES = {"scales": "scale", "presets": "preset"}
@@ -41,7 +40,7 @@ def _find(plural: str) -> dict[str, str]:
     import fedprune.devices
 
     profiles = sorted((Path(fedprune.devices.__file__).parent / "profiles").glob("*.yaml"))
-    return {path.stem: str(yaml.safe_load(path.read_text(encoding="utf-8"))["title"]) for path in profiles}
+    return {path.stem: str(read_yaml_file(path)["title"]) for path in profiles}
 
 
 def _comment(path: Path) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from fedprune.core.errors import ConfigError
+from fedprune.core.errors import ConfigError, DataError
 from fedprune.core.files import write_text
 from fedprune.core.registry import build
+from fedprune.core.yaml_file import read_yaml_file
 from fedprune.devices.latency import LatencyModel
 
 FOLDER = Path(__file__).parent / "profiles"
@@ -97,13 +98,13 @@ def load_profile(name: str) -> DeviceProfile:
     """
     path = profile_file(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml_file(path)
     except OSError as error:
         raise ConfigError(
             f"There is no device profile {name!r}. There are: {', '.join(profile_names())}; or give a YAML file."
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a device profile.")
     return build(DeviceProfile, values, where=str(path))

@@ -28,12 +28,14 @@ from fedprune.core.files import shipped
 from fedprune.core.kinds import KINDS
 from fedprune.core.outline import outline, read
 from fedprune.core.registry import names, schema
+from fedprune.experiment.environment import is_from_environment
 from fedprune.experiment.refusals import explain, first_sentence, nearest
 
 if TYPE_CHECKING:
     from fedprune.experiment.config import RunConfig
 
-SETTINGS = dataclasses.fields(outline(read(Path(__file__).with_name("config.py")), "RunConfig"))
+OUTLINE = outline(read(Path(__file__).with_name("config.py")), "RunConfig")
+SETTINGS = [each for each in dataclasses.fields(OUTLINE) if each.name != "interpolated"]
 GROUPS = [kind for kind in KINDS if kind in {each.name for each in SETTINGS}]
 BUNDLES = ("scale", "preset")  # names for many settings at once; they are no option themselves
 CHOICES = (*GROUPS, *BUNDLES)
@@ -183,7 +185,7 @@ def _parse_one(override: str) -> Override:
 def _plain(key: str, node: Any) -> Any:
     if not isinstance(node, DictConfig):
         return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value()
-    values = OmegaConf.to_container(node, resolve=True)
+    values = _as_written(OmegaConf.to_container(node, resolve=True), OmegaConf.to_container(node, resolve=False))
     assert isinstance(values, dict)
     return {"name": OmegaConf.get_type(node).name, **values} if key in GROUPS else values  # type: ignore[union-attr]
 
@@ -191,6 +193,15 @@ def _plain(key: str, node: Any) -> Any:
 def _allowed(group: str) -> list[str]:
     files = [path.stem for path in (config_folder() / group).glob("*.yaml")]
     return sorted({*files, *(names(group) if group in GROUPS else ())})
+
+
+def _as_written(value: Any, written: Any) -> Any:
+    """Return resolved values with the texts in place of those that come from the environment: it may hold secrets."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {key: _as_written(inner, written.get(key)) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(written, list):
+        return [_as_written(*pair) for pair in zip(value, written, strict=True)]
+    return written if isinstance(value, str) and is_from_environment(written) else value
 
 
 def _editable(node: DictConfig) -> DictConfig:

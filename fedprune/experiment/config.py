@@ -13,6 +13,7 @@ from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import DataSource, Partitioner
 from fedprune.devices.budgets import Budgets
 from fedprune.devices.clock import Clock, NoClock
+from fedprune.experiment.environment import resolve_environment, write_interpolations
 from fedprune.federation.engine import Engine
 from fedprune.mixture.fit import MixtureFit
 from fedprune.privacy.mechanism import Mechanism
@@ -54,6 +55,8 @@ class RunConfig:
         cache: Folder for what is computed once and shared by all runs.
         save_models: Whether to store every edge model in the run's folder.
         quiet: Whether to leave out progress bars.
+        interpolated: Settings that hold `${oc.env:NAME}`, each as `(key, text)`. They are recorded, and make up the
+            run's id, as they were written, so that no secret of the environment stands in a record.
     """
 
     data: DataSource
@@ -85,6 +88,7 @@ class RunConfig:
     cache: str = "cache"
     save_models: bool = False
     quiet: bool = False
+    interpolated: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -98,21 +102,23 @@ class RunConfig:
             raise ValueError("recovery_size needs tokens=none and no limit of latency: splits learn from the proxy set")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, options by name."""
-        plain = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: to_dict(value) if name in (*KINDS, *NESTED) else value for name, value in plain.items()}
+        """Return plain values, options by name, and what came from the environment as it was written."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "interpolated"}
+        values = {name: to_dict(value) if name in (*KINDS, *NESTED) else value for name, value in plain.items()}
+        return write_interpolations(values, self.interpolated)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
         """Build a configuration from plain values.
 
         Raises:
-            ConfigError: a name, key, type or range is wrong.
+            ConfigError: a name, key, type or range is wrong, or the environment lacks a variable.
         """
+        values, interpolated = resolve_environment(values)
         built = {key: from_dict(key, value) if key in KINDS else value for key, value in values.items()}
         built |= {key: build(kind, values[key], where=key) for key, kind in NESTED.items() if key in values}
         try:
-            return cls(**built)
+            return cls(**built, interpolated=interpolated)
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from error
 

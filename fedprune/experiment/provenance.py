@@ -7,7 +7,6 @@ back to the folder compares: a record, or the rows of a run that was cut off, co
 import ast
 import dataclasses
 import inspect
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -16,8 +15,8 @@ from typing import Any
 
 import fedprune
 from fedprune.core.content import file_hashes
-from fedprune.core.errors import FedpruneError
-from fedprune.core.files import write_json
+from fedprune.core.errors import DataError, FedpruneError
+from fedprune.core.files import read_json, write_json
 from fedprune.core.hashing import content_hash
 from fedprune.core.kinds import KINDS
 from fedprune.experiment.config import RunConfig
@@ -69,8 +68,10 @@ def changes_since(folder: Path, config: RunConfig, known: dict[Any, dict[str, st
 def changes(folder: Path, now: Hashes) -> list[str]:
     """Name what a run's folder was made from that is different now; nothing where the folder has no hashes."""
     try:
-        kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = read_json(folder / FILE)
+    except (OSError, DataError):
+        return []
+    if not isinstance(kept, dict):
         return []
     return [what for what in kept if what in now and kept[what] != now[what]] + [
         what for what in now if what.startswith("the files of") and what not in kept

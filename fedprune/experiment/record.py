@@ -1,4 +1,8 @@
-"""A run on disk: one folder, whose `record.json` is written once, last, and only when the run is whole."""
+"""A run on disk: one folder, whose `record.json` is written once, last, and only when the run is whole.
+
+It is read as it may have come from somebody else: within limits, and only where it agrees with itself. It holds a seal
+over its own content and the hashes of the run's other files; its digest is computed again from rows and ledger.
+"""
 
 import json
 import platform
@@ -14,15 +18,27 @@ import pandas as pd
 import torch
 
 from fedprune.core.errors import DataError, ReportRejected
-from fedprune.core.files import write_atomic, write_json, write_text
-from fedprune.core.hashing import content_hash
+from fedprune.core.files import read_json, write_json, write_text
+from fedprune.core.hashing import content_hash, file_hash
 from fedprune.core.text import describe
-from fedprune.experiment.config import SCHEMA_VERSION, RunConfig
+from fedprune.experiment.config import RunConfig
+from fedprune.experiment.devices_file import plain_row, read_devices, write_devices
 from fedprune.experiment.summary import summarise
 from fedprune.privacy.ledger import DELTA, Ledger
 from fedprune.protocol.row import TIMES, DeviceRow
 
+SCHEMA_VERSION = 2
+RECORD, DEVICES, LEDGER = "record.json", "devices.parquet", "ledger.json"
 CONFIG = "config.json"  # written when a run begins
+FILES = (CONFIG, "provenance.json", DEVICES, LEDGER)
+FOLDERS = ("reports", "rows", "shapes", "models")
+AGAIN = "Delete the folder and run again."
+HASH = 64  # hexadecimal digits of the hashes of files
+CONTENT: Mapping[str, Any] = {
+    "schema_version": int, "run": str, "identity": str, "made_from": dict, "finished": str, "title": str, "digest": str,
+    "devices": dict, "summary": dict, "seconds": int | float, "versions": dict, "hardware": dict, "threads": int,
+    "files": dict, "seal": str,
+}  # fmt: skip
 PACKAGES = ("fedprune", "flwr", "hydra-core", "numpy", "scikit-learn", "timm", "torch")
 
 
@@ -34,11 +50,13 @@ class Record:
         folder: The run's folder.
         values: What `record.json` holds.
         devices: `devices.parquet`: a row a device.
+        ledger: What every device released: rows for `Ledger.from_rows`.
     """
 
     folder: Path
     values: Mapping[str, Any]
     devices: pd.DataFrame
+    ledger: list[dict[str, Any]]
 
     @cached_property
     def config(self) -> RunConfig:
@@ -48,11 +66,29 @@ class Record:
             DataError: the file that holds it is missing or damaged.
             ConfigError: a name or key in it is unknown here, for instance an option of another version.
         """
+        self.check_file(CONFIG)
+        return RunConfig.from_dict(read_json(self.folder / CONFIG))
+
+    def check_file(self, name: str) -> None:
+        """Compare one of the run's files with its hash in the record.
+
+        Args:
+            name: Relative to the run's folder.
+
+        Raises:
+            DataError: it is not there, not part of the run, or not what it was.
+        """
+        known = self.values["files"].get(name)
+        if known is None:
+            raise DataError(f"{self.folder / name} is no file of the run's record.")
         try:
-            values = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder / CONFIG} is damaged ({error}). Delete the folder and run again.") from error
-        return RunConfig.from_dict(values)
+            found = file_hash(self.folder / name, HASH)
+        except OSError as error:
+            raise DataError(f"{self.folder / name} cannot be read: {error.strerror}. {AGAIN}") from error
+        if found != known:
+            raise DataError(
+                f"{self.folder / name} is not what the run wrote. Put it back, or delete the folder and run again."
+            )
 
     @property
     def answered(self) -> list[int]:
@@ -62,10 +98,7 @@ class Record:
     @property
     def finished(self) -> datetime:
         """When the run was finished."""
-        said = self.values.get("finished")
-        if said is not None:
-            return datetime.fromisoformat(said)
-        return datetime.fromtimestamp((self.folder / "record.json").stat().st_mtime, UTC)
+        return datetime.fromisoformat(self.values["finished"])
 
     @property
     def failed(self) -> bool:
@@ -76,20 +109,6 @@ class Record:
     def delta(self) -> float:
         """Delta of the guarantee that devices were asked for: the configuration's, whatever devices say."""
         return float(getattr(self.config.mechanism, "delta", DELTA))
-
-    @property
-    def ledger(self) -> list[dict[str, Any]]:
-        """What every device released: rows for `Ledger.from_rows`.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        try:
-            rows: list[dict[str, Any]] = json.loads((self.folder / "ledger.json").read_text(encoding="utf-8"))
-            Ledger.from_rows(rows)
-        except (OSError, ValueError, RecursionError, ReportRejected) as error:
-            raise DataError(f"The ledger in {self.folder} is damaged: {describe(error)}") from error
-        return rows
 
     @property
     def digest(self) -> str:
@@ -110,11 +129,10 @@ def write_record(
     Raises:
         FedpruneError: the folder cannot be written to.
     """
-    plain = [row.to_dict() for row in sorted(rows, key=lambda row: row.device)]
-    frame = pd.DataFrame(plain)
-    write_atomic(folder / "devices.parquet", lambda path: frame.to_parquet(path, index=False))
-    write_json(folder / "ledger.json", list(ledger))
-    statuses = frame["status"].value_counts()
+    write_devices(folder / DEVICES, rows)
+    devices = read_devices(folder / DEVICES)
+    write_json(folder / LEDGER, list(ledger))
+    statuses = devices["status"].value_counts()
     values = {
         "schema_version": SCHEMA_VERSION,
         "run": config.identity(),
@@ -122,16 +140,24 @@ def write_record(
         "made_from": dict(made_from),
         "finished": datetime.now(UTC).isoformat(),
         "title": config.title(),
-        "digest": digest_of(config, plain, ledger),
+        "digest": digest_of(config.identity(), devices.to_dict("records"), ledger),
         "devices": {str(status): int(count) for status, count in statuses.items()},
-        "summary": summarise(frame),
+        "summary": summarise(devices),
         "seconds": round(seconds, 3),
         "versions": versions(),
         "hardware": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "threads": torch.get_num_threads(),
+        "files": {name: file_hash(folder / name, HASH) for name in files_of(folder)},
     }
-    write_json(folder / "record.json", values)
+    values = json.loads(json.dumps(values))  # as it will be read
+    write_json(folder / RECORD, {**values, "seal": content_hash(values, length=HASH)})
     return read_record(folder)
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the files that a run has written beside its record, relative to its folder."""
+    found = [path for kept in FOLDERS for path in sorted((folder / kept).glob("device-*"))]
+    return [name for name in FILES if (folder / name).is_file()] + [str(path.relative_to(folder)) for path in found]
 
 
 def versions() -> dict[str, str]:
@@ -143,27 +169,70 @@ def read_record(folder: Path) -> Record:
     """Read a finished run.
 
     Raises:
-        DataError: there is no finished run in `folder`, or its files are damaged.
+        DataError: there is no finished run in `folder`, it is another version's, or its files are damaged, edited or
+            larger than any run's.
     """
     try:
-        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        devices = pd.read_parquet(folder / "devices.parquet")
+        values = _checked(folder, _read(folder / RECORD))
+        devices, ledger = read_devices(folder / DEVICES), _read(folder / LEDGER)
+        Ledger.from_rows(ledger)
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no finished run. Give the folder of one, for instance below runs/.") from error
-    except (ValueError, OSError) as error:
-        raise DataError(f"The record in {folder} is damaged ({error}). Delete the folder and run again.") from error
-    return Record(folder, values, devices)
+    except (OSError, TypeError, ReportRejected) as error:
+        raise DataError(f"The record in {folder} is damaged ({describe(error)}). {AGAIN}") from error
+    digest = digest_of(values["run"], devices.to_dict("records"), ledger)
+    if digest != values["digest"]:
+        raise DataError(
+            f"The record in {folder} is damaged: {DEVICES} and {LEDGER} give the digest {digest}, and the record says "
+            f"{describe(values['digest'])}. Put the files back, or delete the folder and run again."
+        )
+    return Record(folder, values, devices, ledger)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except DataError as error:
+        raise DataError(f"{error} {AGAIN}") from error
+
+
+def _checked(folder: Path, values: Any) -> dict[str, Any]:
+    """Return what `record.json` holds.
+
+    Raises:
+        DataError: another version wrote it, or it is not what was written.
+    """
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if type(version) is int and version != SCHEMA_VERSION:
+        raise DataError(
+            f"The record in {folder} is of schema {version}, and this version of fedprune reads {SCHEMA_VERSION}. "
+            + ("Run it again: the same command does." if version < SCHEMA_VERSION else "Use a newer version.")
+        )
+    if not isinstance(values, dict) or any(not isinstance(values.get(name), kind) for name, kind in CONTENT.items()):
+        raise DataError(f"The record in {folder} is damaged: it lacks what every record has. {AGAIN}")
+    unsealed = {name: value for name, value in values.items() if name != "seal"}
+    if content_hash(unsealed, length=HASH) != values["seal"]:
+        raise DataError(f"The record in {folder} is damaged: it has been edited since it was written. {AGAIN}")
+    return unsealed
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether `folder` holds a whole record."""
-    return (folder / "record.json").is_file()
+    """Say whether `folder` holds a whole record; one of an earlier version counts as none, and is run again."""
+    try:
+        values = read_json(folder / RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, DataError):
+        return True
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    return type(version) is not int or version >= SCHEMA_VERSION
 
 
-def digest_of(config: RunConfig, rows: Sequence[Mapping[str, Any]], ledger: Sequence[Mapping[str, Any]]) -> str:
-    """Hash a run's identity, rows and ledger, without times."""
-    timeless = [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in rows]
-    return content_hash(config.identity(), timeless, list(ledger), length=32)
+def digest_of(run: str, rows: Sequence[Mapping[Any, Any]], ledger: Sequence[Mapping[str, Any]]) -> str:
+    """Hash a run's id, rows and ledger, without times; the same for rows in memory and from a file."""
+    plain = [plain_row(row) for row in rows]
+    timeless = [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in plain]
+    return content_hash(run, timeless, list(ledger), length=32)
 
 
 def find_run(name: str, runs: Path) -> Path:
@@ -172,7 +241,7 @@ def find_run(name: str, runs: Path) -> Path:
     Raises:
         DataError: no run or more than one fits.
     """
-    if (Path(name) / "record.json").is_file():
+    if (Path(name) / RECORD).is_file():
         return Path(name)
     fitting = [
         path for path in sorted(runs.glob("*")) if path.name == name or path.name.rsplit("-", 1)[-1].startswith(name)

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from fedprune.core.errors import FedpruneError
-from fedprune.core.files import write_json
+from fedprune.core.files import remove_litter, write_json
 from fedprune.core.progress import listening
 from fedprune.data.public import PublicImages
 from fedprune.data.public_files import read_public
@@ -25,7 +25,7 @@ from fedprune.experiment.provenance import (
     run_folder,
     write_provenance,
 )
-from fedprune.experiment.record import CONFIG, Record, is_finished, note_failure, read_record, write_record
+from fedprune.experiment.record import CONFIG, RECORD, Record, is_finished, note_failure, read_record, write_record
 from fedprune.federation.logs import FORMAT, PlainFormatter
 from fedprune.federation.strategy import EdgeModels
 from fedprune.protocol.deployment import Deployment
@@ -53,11 +53,14 @@ def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Re
     """
     now = provenance(config)
     folder = run_folder(config, now, fresh=force)
-    if is_finished(folder) and not (record := read_record(folder)).failed:
+    if (record := _finished(folder)) is not None:
         return record
     lock = FileLock(folder / ".lock")  # the system lets go of it when its holder dies
     try:
         with lock.acquire(timeout=0), log_file(folder / "run.log"), listening(listener):
+            if (record := _finished(folder)) is not None:  # by another process, between that look and the lock
+                return record
+            remove_litter(folder)
             write_json(folder / CONFIG, config.to_dict())
             return _execute(config, folder, now, listener)
     except Timeout as error:
@@ -68,6 +71,12 @@ def execute(config: RunConfig, listener: Observer, *, force: bool = False) -> Re
         raise
     except OSError as error:
         raise FedpruneError(f"Cannot write to {folder}: {error.strerror}. Free space or set another `runs`.") from error
+
+
+def _finished(folder: Path) -> Record | None:
+    """Return the record in `folder` if there is nothing left to do."""
+    record = read_record(folder) if is_finished(folder) else None
+    return None if record is None or record.failed else record
 
 
 @contextmanager
@@ -97,7 +106,7 @@ def _execute(config: RunConfig, folder: Path, now: Hashes, listener: Observer) -
     if changed := changes(folder, now):
         raise FedpruneError(changed_sentence(folder, changed))
     write_provenance(folder, now)
-    (folder / "record.json").unlink(missing_ok=True)  # of a try in which devices failed
+    (folder / RECORD).unlink(missing_ok=True)  # of a try in which devices failed
     journal = Journal(folder, config.identity(), config.save_models, listener)
     state = run.round(config.server_options(), journal, config.clock)
     config.engine.run(EdgeModels(state, config.setup()), len(state.rows))

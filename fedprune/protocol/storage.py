@@ -151,13 +151,25 @@ def _contents(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     foreign = f"{path} is a safetensors file but not an edge model of fedprune"
     try:
         contents = json.loads(metadata["fedprune"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ModelError(f"{foreign}. Files of edge models are written by `fedprune export`.") from error
     if not isinstance(contents, dict) or set(contents) - {"tokens"} != {"format", "shape", "card", "sha256"}:
         raise ModelError(f"{foreign}: its metadata lacks the shape, the card or the checksum.")
     if contents["format"] != FORMAT:
-        raise ModelError(f"{path} has the format {contents['format']!r}; this version reads {FORMAT!r}.")
+        raise ModelError(f"{path} has the format {describe(contents['format'])}; this version reads {FORMAT!r}.")
+    if not _is_card(contents["card"]) or not isinstance(contents.get("tokens", ""), str):
+        raise ModelError(f"{foreign}: its card lacks the classes, the preprocessing or the notes.")
     return contents
+
+
+def _is_card(card: Any) -> bool:
+    """Say whether a file's card holds what `EdgeModel.card` tells, each of its kind."""
+    if not isinstance(card, dict) or not isinstance(card.get("notes"), dict):
+        return False
+    classes, preprocess = card.get("classes"), card.get("preprocess")
+    if not isinstance(classes, list) or not all(type(each) is int and each >= 0 for each in classes):
+        return False
+    return isinstance(preprocess, dict) and preprocess.keys() == {"image_size", "mean", "std"}
 
 
 def _digest(contents: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

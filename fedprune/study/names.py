@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fedprune.core.errors import ConfigError
+from fedprune.core.errors import ConfigError, DataError
 from fedprune.core.files import shipped
+from fedprune.core.yaml_file import read_yaml_file
 
 
 def study_folder() -> Path:
@@ -31,9 +30,11 @@ def read_yaml(path: Path, allowed: set[str] | None = None) -> dict[str, Any]:
         ConfigError: the file is no such mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"Cannot read {path}: {str(error).splitlines()[0]}.") from error
+        values = read_yaml_file(path)
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping.")
     if allowed is not None and (unknown := sorted(set(values) - allowed)):

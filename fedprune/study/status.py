@@ -1,6 +1,5 @@
 """Where a sweep stands, read from the folders of its planned cells."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fedprune.core.errors import DataError
 from fedprune.experiment.provenance import changed_sentence, changes_since
-from fedprune.experiment.record import is_finished
+from fedprune.experiment.record import is_finished, read_record
 from fedprune.study.cell import Cell
 
 STATES = ("done", "running", "begun", "failed", "changed", "missing")
@@ -46,8 +46,11 @@ def _look(cell: Cell, known: dict[Any, dict[str, str]]) -> CellStatus:
     if changed := changes_since(folder, cell.config, known):
         return CellStatus(cell, "changed", reason=changed_sentence(folder, changed))
     if is_finished(folder):
-        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        lost = values.get("devices", {}).get("failed", 0)
+        try:
+            values = read_record(folder).values
+        except DataError as error:
+            return CellStatus(cell, "failed", reason=str(error))
+        lost = values["devices"].get("failed", 0)
         reason = f"{lost} of its devices failed; they are asked again" if lost else ""
         return CellStatus(cell, "failed" if lost else "done", reason, float(values["seconds"]))
     if not folder.is_dir():

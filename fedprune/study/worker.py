@@ -107,7 +107,9 @@ class Worker:
 
 def _how_it_died(code: int) -> str:
     if code < 0:
-        return f"Its process was killed by {signal.Signals(-code).name}; the memory may have been full."
+        known = {number.value: number.name for number in signal.Signals}
+        killer = known.get(-code, f"signal {-code}")  # most real-time signals have no name
+        return f"Its process was killed by {killer}; the memory may have been full."
     return f"Its process ended with code {code}; the sweep's log has the last lines it printed."
 
 

@@ -61,7 +61,7 @@ class TokenSpec:
             reducer = from_dict("tokens", values["reducer"])
             base = Shape.from_json(values["base"])
             return cls(reducer, base, tuple(values["blocks"]), tuple(values["embed"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ModelError(
                 f"This is not the specification of a token reducer: {error}. Send the model again."
             ) from error

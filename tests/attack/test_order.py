@@ -158,7 +158,7 @@ def digest(world, folder, bad, clock, draw=lambda count: 0, kills=()):
     rows = [row.to_dict() for _, row in sorted(state.rows.items())]
     ledger = [{"device": device, **asdict(entry)} for device in sorted(state.released)
               for entry in state.released[device]]  # fmt: skip
-    return digest_of(world.config, rows, ledger), rows, ledger
+    return digest_of(world.config.identity(), rows, ledger), rows, ledger
 
 
 CLOCKS = {"none": NoClock(), "wanted": VirtualClock(wanted=2, over_selection=2.0)}

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from fedprune.core.errors import ConfigError
-from fedprune.core.files import write_json
 from fedprune.study.cell import Cell, configure
 from fedprune.study.collect import Reading, by_seed, collect, missing
 from fedprune.study.metrics import METRICS, metric
+from tests.study.records import write_finished
 
 DEVICES = pd.DataFrame(
     {
@@ -38,8 +38,7 @@ DEVICES = pd.DataFrame(
 def cell(tmp_path, seed: int, finished: bool = True) -> Cell:
     planned = Cell({}, configure({"seed": seed, "runs": str(tmp_path)}))
     if finished:
-        write_json(planned.folder / "record.json", {"seconds": 12.5, "digest": "d"})
-        DEVICES.to_parquet(planned.folder / "devices.parquet")
+        write_finished(planned.folder, planned.config, DEVICES, 12.5)
     return planned
 
 
@@ -108,7 +107,7 @@ def test_wrong_names_end_in_a_sentence(tmp_path):
 
 def test_a_column_that_one_of_the_runs_lacks_is_missing_there_and_nowhere_else(tmp_path):
     without, with_it = cell(tmp_path, 0), cell(tmp_path, 1)
-    DEVICES.drop(columns="proxy_quality").to_parquet(without.folder / "devices.parquet")
+    write_finished(without.folder, without.config, DEVICES.drop(columns="proxy_quality"), 12.5)
     quality = metric("device:proxy_quality")
     frame = collect([Reading("r", "a", quality, without), Reading("r", "b", quality, with_it)])
     assert math.isnan(frame["value"][0])

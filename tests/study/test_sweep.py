@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from filelock import FileLock
 
 from fedprune.core.errors import ConfigError
-from fedprune.core.files import write_json, write_text
+from fedprune.core.files import write_text
 from fedprune.experiment.compose import compose, config_folder
 from fedprune.study.cell import configure
 from fedprune.study.plan import is_plan, plan_of
 from fedprune.study.status import seconds_left, status_of
+from tests.study.records import write_finished
 
 
 def write(path: Path, text: str) -> str:
@@ -137,7 +139,9 @@ def test_every_state_of_a_cell_is_told(tmp_path):
     plan = plan_of([f"runs={tmp_path}", "partition.devices=4", "seed=range(0,5)"])
     assert [cell.config for cell in plan.cells] == cells
     done, running, begun, failed, _ = plan.cells
-    write_json(done.folder / "record.json", {"seconds": 10.0})
+    devices = pd.DataFrame({"device": [0], "test_images": [4], "edge_correct": [3], "params": [1], "macs": [1],
+                            "base_params": [2], "base_macs": [2]})  # fmt: skip
+    write_finished(done.folder, done.config, devices, 10.0)
     write_text(running.folder / "config.json", "{}")
     write_text(begun.folder / "rows" / "device-000.json", "{}")
     write_text(failed.folder / "failure.txt", "DataError: the disk is gone.\n")
