@@ -86,9 +86,8 @@ class Record:
         except OSError as error:
             raise DataError(f"{self.folder / name} cannot be read: {error.strerror}. {AGAIN}") from error
         if found != known:
-            raise DataError(
-                f"{self.folder / name} is not what the run wrote. Put it back, or delete the folder and run again."
-            )
+            what = f"{self.folder / name} is not what the run wrote"
+            raise DataError(f"{what}. Put it back, or delete the folder and run again.")
 
     @property
     def answered(self) -> list[int]:
