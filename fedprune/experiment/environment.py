@@ -18,7 +18,7 @@ def resolve_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Inte
     Raises:
         ConfigError: a variable is not set.
     """
-    found = tuple(_find("", values))
+    found = tuple(sorted(_find("", values)))
     resolved: dict[str, Any] = _changed("", values, {key: _resolve(key, text) for key, text in found})
     return resolved, found
 

@@ -57,7 +57,7 @@ def check(configure, disk, folder, fresh_cache=False, every=None):
             left = next((folder / f"place-{place}").iterdir())
             # The last sync is that of the folder in which the whole record already stands.
             assert place == len(names) or not (left / "record.json").exists(), where
-            rows = [json.loads(path.read_text()) for path in left.glob("rows/*.json")]
+            rows = [json.loads(path.read_text())["row"] for path in left.glob("rows/*.json")]
             assert all(row["status"] == "ok" for row in rows), where
             assert not list(left.rglob(".device*")), "a temporary file was left"
         else:

@@ -77,7 +77,7 @@ def test_time_bytes_and_energy_add_up():
     assert time.columns(1)["virtual_finish_s"] == 10.0 + 3.0
     assert time.columns(0) == {
         "virtual_compute_s": 5.0, "virtual_report_s": 10.0, "virtual_up_bytes": 6, "virtual_down_bytes": 8,
-        "virtual_energy_j": 5.0 * 3.0 + 5.0 * 1.0,
+        "virtual_energy_j": 5.0 * 3.0 + 5.0 * 1.0, "virtual_closed_s": 10.0,
     }  # fmt: skip
 
 
