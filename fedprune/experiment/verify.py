@@ -52,7 +52,7 @@ def check_model(record: Record, name: str) -> StoredModel:
     record.check_file(f"models/{name}")
     model = StoredModel.read(path)
     device = int(path.stem.split("-")[1])
-    if model.card.get("device") != device or model.card.get("run") != record.values["title"]:
+    if model.card.get("device") != device or record.values["run"] not in str(model.card.get("run")):
         raise DataError(f"{path} says that it is the model of another device or run. Put the right one back.")
     return model
 

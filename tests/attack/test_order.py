@@ -15,7 +15,7 @@ from fedprune.experiment.compose import compose
 from fedprune.experiment.journal import Journal
 from fedprune.experiment.record import digest_of
 from fedprune.protocol.answers import Upload
-from fedprune.protocol.delivery import EDGE, UPPER_MARK
+from fedprune.protocol.deriving import EDGE, UPPER_MARK
 from fedprune.protocol.device import evaluate, make_report
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.round import ask, close_reports, deliveries, end, take_evaluation, take_report
@@ -51,16 +51,16 @@ class World:
     def round(self, observer, clock):
         state = self.simulation.round(self.config.server_options(), observer, clock)
         self._once(state.server, "choose_proxy", "proxy")
-        self._once(state.server, "derive", EDGE)
-        self._once(state.upper_marks, "derive_upper_mark", UPPER_MARK)
+        self._once(state.server, "derive_within", EDGE)
+        self._once(state.upper_marks, "derive_within", UPPER_MARK)
         return state
 
     def _once(self, owner, name, role):
         derive = getattr(owner, name)
 
-        def derived(device, *proxy):
+        def derived(device, *how):
             if (device, role) not in self.models:
-                self.models[device, role] = derive(device, *proxy)
+                self.models[device, role] = derive(device, *how)
             return self.models[device, role]
 
         setattr(owner, name, derived)
@@ -69,7 +69,7 @@ class World:
         key = delivery.device, delivery.role
         if key not in self.counts:
             shard, model = self.simulation.shard(delivery.device), delivery.stored.build().model
-            self.counts[key] = evaluate(shard, model, delivery.edge.classes)
+            self.counts[key] = evaluate(shard, model, delivery.classes)
         return self.counts[key]
 
 
