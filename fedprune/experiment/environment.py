@@ -9,7 +9,7 @@ from fedprune.core.errors import ConfigError
 
 VARIABLE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 
-Interpolations = tuple[tuple[str, str], ...]  # key with dots, and the text that was written
+Interpolations = tuple[str, ...]  # `key=text`: the setting's key with dots, and the text that was written
 
 
 def resolve_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Interpolations]:
@@ -20,19 +20,25 @@ def resolve_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Inte
     """
     found = tuple(sorted(_find("", values)))
     resolved: dict[str, Any] = _changed("", values, {key: _resolve(key, text) for key, text in found})
-    return resolved, found
+    return resolved, tuple(f"{key}={text}" for key, text in found)
 
 
 def write_interpolations(values: Mapping[str, Any], interpolated: Interpolations) -> dict[str, Any]:
     """Return `values` with the texts in their places again, but where a setting has been given another value since."""
-    known = {key: _resolve(key, text) for key, text in interpolated}
-    written: dict[str, Any] = _changed("", values, dict(interpolated), known)
+    texts = dict(_pair(entry) for entry in interpolated)
+    known = {key: _resolve(key, text) for key, text in texts.items()}
+    written: dict[str, Any] = _changed("", values, texts, known)
     return written
 
 
 def is_from_environment(text: object) -> bool:
     """Say whether a setting's text names variables of the environment, and nothing else that has to be looked up."""
     return isinstance(text, str) and VARIABLE.search(text) is not None and "${" not in VARIABLE.sub("", text)
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    key, _, text = entry.partition("=")
+    return key, text
 
 
 def _find(key: str, value: Any) -> Iterator[tuple[str, str]]:
