@@ -31,4 +31,4 @@ def read_yaml_file(path: Path) -> Any:
     try:
         return yaml.load(read_bytes(path, MAX_BYTES), _Plain)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {describe(error)}.") from error
+        raise DataError(f"Cannot read {path} as YAML: {describe(error)}.") from error

@@ -23,6 +23,7 @@ from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import PACKAGED
 from fedprune.vit.base_trained_glyphs import TrainedGlyphBase
 from fedprune.vit.training import Recipe
+from tests.situations import held
 
 DAMAGED = 200
 
@@ -55,6 +56,13 @@ def test_no_damaged_base_is_ever_loaded(tmp_path):
     assert refused == DAMAGED
     path.write_bytes(data)
     assert load_base(path).fingerprint == load_base(PACKAGED).fingerprint
+    held(
+        "A cache's entry is what was written for its key",
+        "bits turned, pieces cut, put in and exchanged; two arrays, bases, checkpoints and segments in each other's "
+        "place; a file changed while it is open",
+        f"{DAMAGED} damaged bases, and each other kind of entry once",
+        "never used, computed again",
+    )
 
 
 def test_a_file_for_one_key_is_nothing_for_another(tmp_path):
@@ -202,6 +210,12 @@ def test_a_device_that_rewrites_the_cache_changes_no_other_devices_row(configure
     assert {path: data for path, data in after.items() if "devices/000" not in path} == before_of_others(before)
     assert {path for path in after if path not in before}, "what it offered is kept, in its own folder"
     assert run_strategy(config, Inline()) == clean
+    held(
+        "A device in a worker cannot change what others have in the cache",
+        "it writes entries with sound seals over those of all others, and offers the server the same",
+        "one run, three victims",
+        "permission denied; the offer lands in its own folder; the others' rows are equal",
+    )
 
 
 def test_workers_keep_what_their_devices_computed(configure, run_strategy, tmp_path):
