@@ -55,7 +55,7 @@ class RunConfig:
         cache: Folder for what is computed once and shared by all runs.
         save_models: Whether to store every edge model in the run's folder.
         quiet: Whether to leave out progress bars.
-        interpolated: Settings that hold `${oc.env:NAME}`, each as `key=text`. They are recorded, and make up the
+        interpolated: Settings that hold `${oc.env:NAME}`, see `environment`. They are recorded, and make up the
             run's id, as they were written, so that no secret of the environment stands in a record.
     """
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedprune.core.errors import ConfigError
+from fedprune.core.hashing import content_hash
 
 VARIABLE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 
-Interpolations = tuple[str, ...]  # `key=text`: the setting's key with dots, and the text that was written
+# `key=hash=text`: a setting's key with dots, a hash of what it was resolved to, and the text that was written.
+Interpolations = tuple[str, ...]
 
 
 def resolve_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Interpolations]:
@@ -19,26 +21,22 @@ def resolve_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Inte
         ConfigError: a variable is not set.
     """
     found = tuple(sorted(_find("", values)))
-    resolved: dict[str, Any] = _changed("", values, {key: _resolve(key, text) for key, text in found})
-    return resolved, tuple(f"{key}={text}" for key, text in found)
+    known = {key: _resolve(key, text) for key, text in found}
+    resolved: dict[str, Any] = _changed("", values, known)
+    return resolved, tuple(f"{key}={content_hash(known[key])}={text}" for key, text in found)
 
 
 def write_interpolations(values: Mapping[str, Any], interpolated: Interpolations) -> dict[str, Any]:
     """Return `values` with the texts in their places again, but where a setting has been given another value since."""
-    texts = dict(_pair(entry) for entry in interpolated)
-    known = {key: _resolve(key, text) for key, text in texts.items()}
-    written: dict[str, Any] = _changed("", values, texts, known)
+    parts = [entry.split("=", 2) for entry in interpolated]
+    hashes = {key: value for key, value, _ in parts}
+    written: dict[str, Any] = _changed("", values, {key: text for key, _, text in parts}, hashes)
     return written
 
 
 def is_from_environment(text: object) -> bool:
     """Say whether a setting's text names variables of the environment, and nothing else that has to be looked up."""
     return isinstance(text, str) and VARIABLE.search(text) is not None and "${" not in VARIABLE.sub("", text)
-
-
-def _pair(entry: str) -> tuple[str, str]:
-    key, _, text = entry.partition("=")
-    return key, text
 
 
 def _find(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -52,16 +50,16 @@ def _find(key: str, value: Any) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _changed(key: str, value: Any, changes: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> Any:
-    if key in changes and (known is None or known[key] == value):
+def _changed(key: str, value: Any, changes: Mapping[str, Any], hashes: Mapping[str, str] | None = None) -> Any:
+    if key in changes and (hashes is None or hashes[key] == content_hash(value)):
         return changes[key]
     if isinstance(value, Mapping):
         return {
-            name: _changed(f"{key}.{name}" if key else str(name), inner, changes, known)
+            name: _changed(f"{key}.{name}" if key else str(name), inner, changes, hashes)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return type(value)(_changed(f"{key}.{place}", inner, changes, known) for place, inner in enumerate(value))
+        return type(value)(_changed(f"{key}.{place}", inner, changes, hashes) for place, inner in enumerate(value))
     return value
 
 
