@@ -1,5 +1,6 @@
-"""YAML files that somebody else may have written: plain values, within limits, no aliases."""
+"""YAML files that somebody else may have written: plain values, within limits."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,7 @@ from fedprune.core.files import read_bytes
 from fedprune.core.text import describe
 
 MAX_BYTES = 8 * 2**20
-
-
-class _Plain(yaml.SafeLoader):
-    """Refuses aliases: nine lines of them stand for gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken; write the value out")
-        return super().compose_node(parent, index)
+MAX_VALUES = 1_000_000  # with every alias (*name) written out: ten lines of them may stand for billions
 
 
 def read_yaml_file(path: Path) -> Any:
@@ -26,9 +19,29 @@ def read_yaml_file(path: Path) -> Any:
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        DataError: it is no YAML, too large, nested too deeply, or has aliases.
+        DataError: it is no YAML, too large, also through its aliases, or nested too deeply.
     """
     try:
-        return yaml.load(read_bytes(path, MAX_BYTES), _Plain)
+        loader = yaml.SafeLoader(read_bytes(path, MAX_BYTES))
+        try:
+            node = loader.get_single_node()
+            if node is not None and _values(node, {}) > MAX_VALUES:
+                raise yaml.YAMLError("its aliases (*name) stand for too many values; write less")
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"Cannot read {path} as YAML: {describe(error)}.") from error
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Count the values that a node stands for, every alias written out; one that holds itself stands for endless."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_values(each, known) for each in inner)
+    return known[id(node)]

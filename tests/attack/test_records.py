@@ -353,11 +353,13 @@ def test_yaml_that_would_grow_is_refused_at_once(tmp_path):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
     path = tmp_path / "study.yaml"
-    texts = {"\n".join(lines): "aliases", "[" * 20_000: "recursion", "a: *b": "aliases", "\xff: [": ""}
+    texts = {"\n".join(lines): "aliases", "[" * 20_000: "recursion", "&a [*a]": "aliases", "\xff: [": ""}
     for text, word in texts.items():
         path.write_text(text)
         with pytest.raises(DataError, match=rf"Cannot read .*as YAML.*{word}"):
             read_yaml_file(path)
+    path.write_text("a: &a {x: [1, 2]}\nb: *a\nc: {<<: *a, y: 3}\n")
+    assert read_yaml_file(path) == {"a": {"x": [1, 2]}, "b": {"x": [1, 2]}, "c": {"x": [1, 2], "y": 3}}
 
 
 @pytest.mark.parametrize(("code", "word"), [(-9, "SIGKILL"), (-39, "signal 39"), (-63, "signal 63"), (1, "code 1")])
