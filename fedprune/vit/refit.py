@@ -145,12 +145,12 @@ def solve_by_leave_one_out(
     centred, residual = inputs - mean, residual - shift
     scatter = centred.T @ (centred * counts[:, None])
     values, axes = torch.linalg.eigh(scatter)
-    turned = centred @ axes
-    cross = turned.T @ (residual * counts[:, None])
+    rotated = centred @ axes
+    cross = rotated.T @ (residual * counts[:, None])
     for pull in PULLS:
         inverse = 1 / (values.clamp_min(0) + pull * values.mean()).clamp_min(torch.finfo(values.dtype).tiny)
-        leverage = counts * (1 / total + turned.square() @ inverse)
-        left_out = (residual - turned @ (inverse[:, None] * cross)) / (1 - leverage).clamp_min(1e-9)[:, None]
+        leverage = counts * (1 / total + rotated.square() @ inverse)
+        left_out = (residual - rotated @ (inverse[:, None] * cross)) / (1 - leverage).clamp_min(1e-9)[:, None]
         found = _divergence(answers, wanted - left_out, counts)
         if found < least:
             change = (axes @ (inverse[:, None] * cross)).T
