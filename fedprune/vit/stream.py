@@ -2,7 +2,7 @@
 
 LayerNorm's gain and shift go into the layers that read the stream, and its centring into those that write it; what
 is left of it, `x / sqrt(|x|^2 / D + eps)`, does not see a rotation of x (SliceGPT, arXiv 2401.15024, section 3). So the
-rotated base computes what the base does, and all that scores, selects, cuts and counts works on it unchanged. Other than
+rotated base computes what the base does, and all that scores, selects, cuts and counts works on it as before. Unlike
 in SliceGPT, there is one rotation for all blocks, so that no skip connection carries a matrix; a cut keeps the divisor
 D of the norm, so that it equals masking; and an edge model goes back to plain LayerNorm, so that it stays made of
 timm's own modules.
