@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EVERY = 60.0  # seconds after which a log gets a line of a phase that goes on
 SHARE = 0.1  # of a phase after which it gets one, but not within QUIET seconds of the last
 QUIET = 5.0
-FEATURES, TIMED = "features", 3.0  # the first phase of a run, and the seconds of it that its time is told from
+FEATURES, TIMED = "features", 3.0  # the first phase of a run, and the seconds of it that its time is estimated from
 
 
 class PlainConsole(Console):
@@ -47,7 +47,7 @@ class Bars(Observer):
     Args:
         quiet: Whether to say nothing.
         passes: Forward passes of images that the run takes beyond its pool's features, about, where that is known: as
-            soon as the first features have been timed, the time of the whole run is told.
+            soon as the first features have been timed, the time of the whole run is estimated.
         clock: Seconds, for tests.
     """
 
@@ -76,7 +76,7 @@ class Bars(Observer):
     ) -> None:
         self._progress.stop()
         for name, phase in self._phases.items():
-            if phase.told < phase.total:
+            if phase.reported < phase.total:
                 self._say(name)
 
     def phase(self, name: str, total: int) -> None:
@@ -106,7 +106,7 @@ class Bars(Observer):
 
     def _say(self, name: str) -> None:
         phase = self._phases[name]
-        phase.told, phase.told_at = phase.done, phase.last
+        phase.reported, phase.reported_at = phase.done, phase.last
         if self._says_lines:
             console.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
 
@@ -141,8 +141,8 @@ class Phase:
         total: Its steps.
         start: When it began; moved on by the time between two parts of it.
         last: When the last step was done.
-        told_at: When a line was written last.
-        told: Steps that were done then.
+        reported_at: When a line was written last.
+        reported: Steps that were done then.
         resumed: Whether it has gone on after an end, and may again.
         statuses: How many steps ended how.
     """
@@ -150,8 +150,8 @@ class Phase:
     total: int
     start: float
     last: float
-    told_at: float
-    told: int = 0
+    reported_at: float
+    reported: int = 0
     resumed: bool = False
     statuses: Counter[str] = field(default_factory=Counter)
 
@@ -163,14 +163,14 @@ class Phase:
     def resume(self, now: float) -> None:
         """Go on after a while: what went on in between is no time of this phase."""
         self.resumed, pause = True, now - self.last
-        self.start, self.told_at, self.last = self.start + pause, self.told_at + pause, now
+        self.start, self.reported_at, self.last = self.start + pause, self.reported_at + pause, now
 
     def is_due(self) -> bool:
         """Say whether a log should get a line: at the end, after a minute, after a tenth that took a while."""
-        silent = self.last - self.told_at
+        silent = self.last - self.reported_at
         if self.done == self.total:
             return not self.resumed or silent >= QUIET
-        return silent >= EVERY or (silent >= QUIET and self.done - self.told >= SHARE * self.total)
+        return silent >= EVERY or (silent >= QUIET and self.done - self.reported >= SHARE * self.total)
 
     def detail(self) -> str:
         """Say what did not go well, how fast it goes, the time left, and the peak memory of this process."""
