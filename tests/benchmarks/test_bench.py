@@ -20,6 +20,7 @@ TINY = {
     "surgery": "--bases deit_tiny --rounds 1",
     "trust": "--devices 2 --rounds 1 method=random recovery=none data.train_per_class=16 data.test_per_class=4 "
     "partition.choice=random partition.max_train=40 partition.max_test=24 proxy_size=16",
+    "workers": "--workers 1 --set partition.devices=2 data.train_per_class=8 data.test_per_class=2 proxy_size=8",
     "tokens": "--sizes tiny --only evit --runtimes torch --repeats 1 --out OUT",
 }
 
@@ -100,6 +101,12 @@ def test_surgery_is_exact(tmp_path, capsys):
     line = tiny("surgery", tmp_path, capsys)
     assert line["max_abs_error_float64"] < 1e-12
     assert line["surgery_ms"]["deit_tiny"] > 0 < line["torch_pruning_ms"]["deit_tiny"]
+
+
+def test_workers_change_no_digest(tmp_path, capsys):
+    line = tiny("workers", tmp_path, capsys)
+    assert line["equal_digests"]
+    assert line["workers_1"]["seconds"] > 0
 
 
 def test_reduced_models_are_exact_and_a_second_call_reads_the_first(tmp_path, capsys):
