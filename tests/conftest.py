@@ -6,10 +6,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 
 import fedprune.vit  # noqa: F401  (declares torchvision's missing operators before a test imports timm)
+
+# How long an example takes on a busy machine is no property of the code.
+hypothesis.settings.register_profile(
+    "fedprune", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("fedprune")
 
 REAL_DATA = Path(os.environ.get("FEDPRUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
