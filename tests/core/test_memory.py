@@ -72,7 +72,12 @@ def test_tensors_of_a_file_give_the_same_product_wherever_they_stood(tmp_path):
 def test_edge_files_and_bases_own_their_memory(tmp_path):
     base = random_base()
     for length in OFFSETS:
-        edge = StoredModel(base.shape, dict(base.model.state_dict()), card={"note": "." * length})
+        card = {
+            "classes": [0],
+            "preprocess": {"image_size": 8, "mean": 0.5, "std": 0.5},
+            "notes": {"note": "." * length},
+        }
+        edge = StoredModel(base.shape, dict(base.model.state_dict()), card=card)
         edge.write(tmp_path / "edge.safetensors")
         read = StoredModel.read(tmp_path / "edge.safetensors")
         assert starts(read.tensors.values()) == {0}
