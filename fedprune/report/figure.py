@@ -106,7 +106,28 @@ def heat(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
     axes.figure.colorbar(image, ax=axes, label=metric(study.metric).label)
 
 
-DRAWINGS: dict[str, Callable[[Axes, Study, str, pd.DataFrame], None]] = {"lines": lines, "points": points, "heat": heat}
+def bars(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:
+    """Draw a group of bars a column, one a row."""
+    rows, columns = study.lines(scale)
+    width = 0.8 / len(rows)
+    for number, row in enumerate(rows):
+        values = [_cell(study, row, column, tidy)[1] for column in columns]
+        places = np.arange(len(columns)) + (number - (len(rows) - 1) / 2) * width
+        axes.bar(
+            places, [value.mean for value in values], width, yerr=[_half(value) for value in values],
+            color=GREY if row.reference else COLOURS[number % len(COLOURS)], capsize=2, label=row.label,
+        )  # fmt: skip
+    axes.set_xticks(range(len(columns)), [column.label for column in columns])
+    tidy_axes(axes, xlabel=_x_label(study), ylabel=metric(study.metric).label)
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+DRAWINGS: dict[str, Callable[[Axes, Study, str, pd.DataFrame], None]] = {
+    "lines": lines,
+    "points": points,
+    "heat": heat,
+    "bars": bars,
+}
 
 
 def _rows(study: Study, scale: str, tidy: pd.DataFrame) -> tuple[list[Drawn], list[Drawn]]:

@@ -1,6 +1,6 @@
 """Figures that look inside models: drawn from a scene, one function a kind, chosen by a study's `drawing.kind`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
 from fedprune.report.scene import Scene
-from fedprune.report.style import COLOURS, new_figure, tidy_axes
+from fedprune.report.style import COLOURS, GREY, new_figure, tidy_axes
 from fedprune.study.study import Study
 from fedprune.vit.look import class_tokens, neuron_activations, rollout
 from fedprune.vit.units import unpack
@@ -53,6 +53,35 @@ def neuron_overlap(scene: Scene, _options: Options) -> Figure:
     right.set_yticks(range(len(rows)), [])
     right.set(xlabel=f"block {len(blocks[0]) // 2}: neurons by mean importance", title="importance, by device")
     return figure
+
+
+def task_relevance(scene: Scene, _options: Options) -> Figure:
+    """Show by block how alike devices find heads and neurons important, by NuWa's criterion; and embedding dimensions.
+
+    Cosine similarity of two devices' importance vectors, `E |w dL/dw|` on their proxy sets: 1 where tasks agree.
+    """
+    rows = _importance(scene, "weight_taylor")
+    blocks = [unpack(row, scene.base.shape).blocks for row in rows]
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for colour, kind in zip(COLOURS, ("heads", "neurons"), strict=False):
+        pairs = np.array([likeness([getattr(units, kind) for units in block]) for block in zip(*blocks, strict=True)])
+        axes.plot(pairs.mean(1), color=colour, marker="o", ms=4, label=kind)
+        axes.fill_between(range(len(pairs)), pairs.min(1), pairs.max(1), color=colour, alpha=0.15, linewidth=0)
+    embedding = likeness([row[: scene.base.shape.embed] for row in rows]).mean()
+    axes.axhline(embedding, color=GREY, ls="--", label="embedding, whole model")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tidy_axes(
+        axes, xlabel="block", ylabel="cosine similarity of two devices' importance", title="mean and range over pairs"
+    )
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def likeness(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the cosine similarity of each pair of vectors (pairs,)."""
+    unit = np.array([vector / np.linalg.norm(vector) for vector in vectors])
+    return np.asarray((unit @ unit.T)[np.triu_indices(len(unit), 1)])
 
 
 def embedding_importance(scene: Scene, _options: Options) -> Figure:
@@ -195,11 +224,11 @@ def widths(scene: Scene, options: Options) -> Figure:
     return figure
 
 
-def _importance(scene: Scene) -> list[NDArray[np.float64]]:
-    """Return each device's mean Taylor importance of every unit, on its proxy set."""
+def _importance(scene: Scene, statistic: str = "taylor_abs") -> list[NDArray[np.float64]]:
+    """Return each device's mean importance of every unit, on its proxy set."""
     proxies = [scene.proxy(device).indices for device in scene.devices]
     scene.server.evidence.prepare(np.unique(np.concatenate(proxies)))
-    return [scene.server.evidence.mean_row("taylor_abs", proxy) for proxy in proxies]
+    return [scene.server.evidence.mean_row(statistic, proxy) for proxy in proxies]
 
 
 def _two_tasks(scene: Scene) -> tuple[int, int]:
@@ -230,6 +259,7 @@ def _heat(
 
 PICTURES: dict[str, Callable[[Scene, Options], Figure]] = {
     "neuron_overlap": neuron_overlap,
+    "task_relevance": task_relevance,
     "embedding_importance": embedding_importance,
     "spectra": spectra,
     "rollout": show_rollout,

@@ -7,7 +7,7 @@ run, and the published values beside it. From it follow the planned cells, befor
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ SMOKE: Settings = {
     "features.anchors": 8,
 }
 SMOKE_TRAINING = {"steps": 10, "epochs": 1}  # at most, of whatever is trained in a run
+SMOKE_RECOVERY = 48  # images at most, where a recovery learns from others than the proxy set
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ def tiny(config: RunConfig) -> RunConfig:
     """Cut every training in it short."""
     for name, most in SMOKE_TRAINING.items():
         config = replace_nested(config, name, partial(min, most))
-    return config
+    size = config.recovery_size
+    return config if size is None else replace(config, recovery_size=min(size, SMOKE_RECOVERY))
 
 
 def _draws(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

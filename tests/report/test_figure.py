@@ -81,3 +81,14 @@ def test_a_heat_map_writes_each_mean_and_half_interval():
 def test_another_kind_is_refused():
     with pytest.raises(ConfigError, match="'rollout', none of lines, points, heat"):
         draw(study(drawing={"kind": "rollout"}), "glyphs", tidy())
+
+
+def test_bars_stand_in_groups_a_column_one_a_row():
+    drawn = study(drawing={"kind": "bars"})
+    axes = draw(drawn, "glyphs", tidy()).axes[0]
+    mark, ours = (container for container in axes.containers if hasattr(container, "patches"))
+    assert [bar.get_height() for bar in mark.patches] == [81, 81]
+    assert [bar.get_height() for bar in ours.patches] == [52, 70]
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in (*mark.patches, *ours.patches)]
+    assert centres == pytest.approx([-0.2, 0.8, 0.2, 1.2])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "4"]

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from fedprune.report.pictures import likeness
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.look import attention_maps, class_tokens, neuron_activations, rollout
 from fedprune.vit.shape import Keep
@@ -49,3 +50,8 @@ def test_rollout_of_one_block_is_half_its_mean_attention():
     mean = attention_maps(model, INPUTS)[0].mean(1)[:, 0, 1:] / 2
     expected = (mean / mean.amax(1, keepdim=True)).reshape(4, 2, 2)
     np.testing.assert_allclose(rollout(model, INPUTS), expected.numpy(), atol=1e-6)
+
+
+def test_likeness_is_the_cosine_of_each_pair():
+    found = likeness([np.array([1.0, 0.0]), np.array([2.0, 2.0]), np.array([0.0, 5.0])])
+    np.testing.assert_allclose(found, [0.5**0.5, 0, 0.5**0.5], atol=1e-15)
