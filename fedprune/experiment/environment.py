@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedprune.core.errors import ConfigError
-from fedprune.core.hashing import content_hash
 
 VARIABLE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 
@@ -23,7 +22,7 @@ def resolve_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Inte
     found = tuple(sorted(_find("", values)))
     known = {key: _resolve(key, text) for key, text in found}
     resolved: dict[str, Any] = _changed("", values, known)
-    return resolved, tuple(f"{key}={content_hash(known[key])}={text}" for key, text in found)
+    return resolved, tuple(f"{key}={_hash(known[key])}={text}" for key, text in found)
 
 
 def write_interpolations(values: Mapping[str, Any], interpolated: Interpolations) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def _find(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _changed(key: str, value: Any, changes: Mapping[str, Any], hashes: Mapping[str, str] | None = None) -> Any:
-    if key in changes and (hashes is None or hashes[key] == content_hash(value)):
+    if key in changes and (hashes is None or hashes[key] == _hash(value)):
         return changes[key]
     if isinstance(value, Mapping):
         return {
@@ -72,3 +71,9 @@ def _resolve(key: str, text: str) -> str:
         return value
 
     return VARIABLE.sub(look_up, text)
+
+
+def _hash(value: Any) -> str:
+    from fedprune.core.hashing import content_hash  # needs NumPy, and a typo is told without
+
+    return content_hash(value)

@@ -131,6 +131,7 @@ def test_a_shape_in_any_state_is_a_sentence(change):
 )
 def test_an_edge_model_holds_finite_numbers(tmp_path, broken):
     path = tmp_path / "model.safetensors"
-    StoredModel(SHAPE, {"head.bias": torch.tensor(broken)}, "").write(path)
+    card = {"classes": [0], "preprocess": {"image_size": 8, "mean": 0.5, "std": 0.5}, "notes": {}}
+    StoredModel(SHAPE, {"head.bias": broken}, card=card).write(path)
     with pytest.raises(ModelError, match="finite floating numbers"):
         StoredModel.read(path)

@@ -60,7 +60,7 @@ def test_what_source_does_not_say_plainly_is_not_guessed(field, tmp_path):
 
 
 def test_reading_source_imports_nothing_of_it():
-    heavy = ("torch", "timm", "flwr", "sklearn", "pandas", "transformers")
+    heavy = ("torch", "timm", "flwr", "sklearn", "pandas", "numpy", "transformers")
     code = f"""
 import sys
 from fedprune.experiment.compose import _compose_node, _parse

@@ -116,10 +116,18 @@ def test_an_observer_that_cannot_be_made_ends_everything_with_its_sentence(small
 
 
 def test_a_command_that_is_killed_goes_on_where_it_was(small, tmp_path, monkeypatch):
-    plugin, marker = tmp_path / "killed_once.py", tmp_path / "killed"
-    plugin.write_text(textwrap.dedent(KILLER).replace("os.getpid()", "os.getppid()"))
+    plugin, marker = tmp_path / "command_killed_once.py", tmp_path / "killed"
+    killer = textwrap.dedent(KILLER).replace("os.getpid()", "os.getppid()")
+    plugin.write_text(killer.replace("killed_once", "command_killed_once"))  # a name of its own in this process
     monkeypatch.setenv("FEDPRUNE_PLUGINS", str(plugin))
-    settings = [*small, "oracle=false", "recovery=none", "method=killed_once", f"method.marker='{marker}'", "seed=0,1"]
+    settings = [
+        *small,
+        "oracle=false",
+        "recovery=none",
+        "method=command_killed_once",
+        f"method.marker='{marker}'",
+        "seed=0,1",
+    ]
     command = [sys.executable, "-m", "fedprune", "run", "-m", *settings]
     assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
     first, second = plan_of(settings).cells
