@@ -70,16 +70,23 @@ class Ppt(Staged):
         at_least(self, 0, "threshold")
 
     def stages(self, shape: Shape) -> dict[int, Stage]:
-        """Return one stage a place; pooling at most halves the tokens, so a large step is spread over blocks."""
+        """One stage a place; pooling at most halves the tokens, so a large step is spread over those that follow."""
+        wanted = {
+            int(place * len(shape.blocks)): max(1, int(share * shape.patches + 1e-9))
+            for place, share in zip(self.places, self.shares, strict=True)
+        }
         found: dict[int, Stage] = {}
         left = shape.patches
-        for index, stage in sorted(super().stages(shape).items()):
-            assert isinstance(stage, PptStage)
-            removed = min(left - stage.count, (left - 1) // 2)
-            found[index] = PptStage(left - removed, removed, stage.threshold)
+        for index, count in sorted(wanted.items()):
+            removed = min(left - count, (left - 1) // 2)
             left -= removed
-        return {index: stage for index, stage in found.items() if isinstance(stage, PptStage) and stage.removed > 0}
+            if removed > 0:
+                found[index] = self._stage(shape, left, removed)
+        return found
 
     def stage(self, shape: Shape, count: int) -> Stage:
-        """Return a stage that leaves `count` patch tokens."""
-        return PptStage(count, 0, self.threshold * (PAPER_PATCHES / shape.patches) ** 2)
+        """Return a stage that leaves `count` of all patch tokens."""
+        return self._stage(shape, count, shape.patches - count)
+
+    def _stage(self, shape: Shape, count: int, removed: int) -> Stage:
+        return PptStage(count, removed, self.threshold * (PAPER_PATCHES / shape.patches) ** 2)

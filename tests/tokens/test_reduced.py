@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedprune.core.registry import registered
@@ -39,6 +39,7 @@ def test_macs_are_those_that_torch_counts(name, family, keep, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(NAMES), keep=st.floats(0.05, 1.0), less=st.floats(0.5, 1.0))
+@example(name="ppt", keep=0.25, less=0.5)
 def test_counts_fall_over_stages_and_with_the_keep_ratio(name, keep, less):
     shape = random_base().shape
 

@@ -105,7 +105,7 @@ def test_the_choice_is_told_once_and_with_its_reason(monkeypatch, capfd, caplog)
     assert told == ["precision: fp32 (this processor has no instructions for bf16; set precision to choose yourself)"]
 
 
-def test_no_scale_names_bf16():
+def test_no_scale_names_bf16(tmp_path):
     for scale in ("glyphs", "digits", "cifar", "paper"):
-        config = compose([f"scale={scale}", *(["compute=cpu"] if scale == "paper" else [])])
+        config = compose([f"scale={scale}", f"cache={tmp_path}", *(["compute=cpu"] if scale == "paper" else [])])
         assert config.precision in ("fp32", choose(192).precision)
