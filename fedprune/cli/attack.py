@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the attacks and write what they found."""
     import pandas as pd
 
-    from fedprune.devices.timing import one_thread
+    from fedprune.core.threads import one_thread
     from fedprune.experiment.record import find_run, read_record
     from fedprune.study.measure_attack import AttackReports
 

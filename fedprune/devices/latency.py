@@ -7,6 +7,7 @@ the last two terms matter where heads and neurons go but widths stay.
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from fedprune.vit.counts import Widths, Work, work
 from fedprune.vit.shape import Shape
 
 FloatArray = NDArray[np.float64]
+Seconds = TypeVar("Seconds", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ class LatencyModel:
 
     def at_most(self, shape: Shape, widths: Widths | None = None) -> FloatArray:
         """Return (...) seconds that one image stays under: the prediction and the margin."""
-        return (1 + self.margin) * self.seconds(shape, widths)
+        return self.with_margin(self.seconds(shape, widths))
+
+    def with_margin(self, seconds: Seconds) -> Seconds:
+        """Add the margin to predicted seconds."""
+        return (1 + self.margin) * seconds
 
     def predict(self, work: Work) -> FloatArray:
         """Predict the seconds of one image for that much work."""

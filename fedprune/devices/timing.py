@@ -5,12 +5,12 @@ left of their influence (caches, clock) fall on all alike. With one thread it is
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+from fedprune.core.threads import one_thread
 
 Seconds = NDArray[np.float64]
 Clock = Callable[[], float]
@@ -44,17 +44,6 @@ def interleaved(
                 row.append(clock() - before)
             table.append(row)
     return np.array(table)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread inside this context."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def repeatability(table: Seconds) -> float:

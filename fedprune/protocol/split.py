@@ -243,7 +243,7 @@ class _Search:
         if budget.latency is not None:
             if self.latency is None:
                 raise ValueError("The budget limits latency; name the device's profile: splitting.profile=phone.")
-            shares.append((1 + self.latency.margin) * reduced.latency(self.latency) / budget.latency)
+            shares.append(self.latency.with_margin(reduced.latency(self.latency)) / budget.latency)
         return max(shares)
 
 

@@ -20,6 +20,7 @@ from timm.models.vision_transformer import Block
 from fedprune.core.cache import keep, read_kept
 from fedprune.core.errors import ModelError
 from fedprune.core.hashing import content_hash
+from fedprune.core.threads import one_thread
 
 PRECISIONS = ("auto", "bf16", "fp32")
 MULTIPLIES_BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")  # torch's names for such instructions
@@ -104,13 +105,8 @@ def _measured_gain(width: int, folder: Path | None) -> float:
 def _gain(width: int) -> float:
     block = Block(width, max(1, width // HEAD), qkv_bias=True).eval()
     tokens = torch.zeros(IMAGES, TOKENS, width)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            rounds = [[_seconds(block, tokens, half) for half in (False, True)] for _ in range(ROUNDS)]
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.inference_mode():
+        rounds = [[_seconds(block, tokens, half) for half in (False, True)] for _ in range(ROUNDS)]
     plain, half = np.min(rounds, axis=0)
     return float(plain / half)
 
