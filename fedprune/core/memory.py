@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.torch import load
 from torch import Tensor
 
 Value = TypeVar("Value", bound=np.generic)
@@ -35,3 +36,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return tensors, file.metadata() or {}
+
+
+def load_tensors(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors blob, each in memory of its own.
+
+    Raises:
+        SafetensorError: it is not a whole safetensors blob.
+    """
+    return {name: tensor.clone() for name, tensor in load(data).items()}

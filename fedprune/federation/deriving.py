@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from fedprune.core.arithmetic import assume_threads
 from fedprune.core.errors import FedpruneError
+from fedprune.core.memory import load_tensors
 from fedprune.core.text import describe
 from fedprune.data.images import IntArray
 from fedprune.devices.budget import Budget
@@ -188,8 +189,7 @@ def outcome_from_bytes(data: bytes, tensors: bytes) -> Outcome:
         raise FedpruneError(plain["trouble"])
     if "status" in plain:
         return Failure(**plain)
-    own = {name: values.clone() for name, values in load(tensors).items()}
-    stored = StoredModel(Shape.from_json(plain["shape"]), own, plain["tokens"], plain["card"])
+    stored = StoredModel(Shape.from_json(plain["shape"]), load_tensors(tensors), plain["tokens"], plain["card"])
     return Derived(stored, plain["params"], plain["macs"], plain["notes"], plain["seconds"])
 
 
