@@ -44,11 +44,12 @@ class Validation(Measurement):
         replay = reopen(folder, config)
         devices = sorted(replay.server.reports)
         replay.server.prepare([replay.proxy(device).indices for device in devices])
-        accuracies = []
+        by_device = {}
         for device in devices:
             with suppress(BudgetError):  # then the device has no model
-                accuracies.append(_accuracy(replay, device))
-        found = {"accuracy": 100 * fmean(accuracies) if accuracies else None, "devices": len(accuracies)}
+                by_device[str(device)] = 100 * _accuracy(replay, device)
+        mean = fmean(by_device.values()) if by_device else None
+        found = {"accuracy": mean, "devices": len(by_device), "by_device": by_device}
         write_json(folder / self.file, found)
         return found
 

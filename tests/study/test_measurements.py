@@ -138,7 +138,7 @@ def test_validation_judges_the_runs_models_on_public_images_alone(small, monkeyp
     assert Validation().read(folder, "accuracy") == found["accuracy"]
 
     record = execute(config, Observer())
-    simulation, accuracies = open_simulation(config.setup()), []
+    simulation, accuracies = open_simulation(config.setup()), {}
     images = simulation.public.public.validation
     pixels = simulation.public.base.preprocess(images.read(np.arange(len(images))))
     for device in record.answered:
@@ -148,8 +148,9 @@ def test_validation_judges_the_runs_models_on_public_images_alone(small, monkeyp
             logits = stored.build().model(pixels[asked]).numpy()
         rows = np.array(stored.card["classes"])
         logits[:, ~np.isin(rows, simulation.shard(device).classes)] = -np.inf
-        accuracies.append((rows[logits.argmax(1)] == images.labels[asked]).mean())
-    assert found["accuracy"] == pytest.approx(100 * np.mean(accuracies), abs=1e-9)
+        accuracies[str(device)] = 100 * (rows[logits.argmax(1)] == images.labels[asked]).mean()
+    assert found["by_device"] == pytest.approx(accuracies, abs=1e-9)
+    assert found["accuracy"] == pytest.approx(np.mean([*accuracies.values()]), abs=1e-9)
 
 
 def test_the_devices_own_images_are_the_best_proxy_set_by_every_measure(small):
