@@ -15,11 +15,12 @@ from fedprune.tokens.reduced import ReducedModel, connect
 from fedprune.tokens.reducer import Reducer
 from fedprune.vit.counts import Work
 from fedprune.vit.shape import Shape
-from fedprune.vit.stream import is_rotated
+from fedprune.vit.stream import is_rotated, own_stream
 from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.weights_file import under
 
 PREFIX = "tokens."  # of the names of a reducer's tensors
+BACK = "back"  # the name of what takes a rotated stream back, beside the parameters of the stages
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,27 @@ class TokenSpec:
                 f"This is not the specification of a token reducer: {error}. Send the model again."
             ) from error
 
-    def build(self, model: nn.Module, shape: Shape, parameters: Mapping[str, Tensor] | None = None) -> ReducedModel:
+    def build(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        parameters: Mapping[str, Tensor] | None = None,
+        back: Tensor | None = None,
+    ) -> ReducedModel:
         """Put the reducer into the edge model's module.
+
+        Args:
+            model: The edge model's module.
+            shape: Its shape.
+            parameters: Of the reducer's stages.
+            back: What takes a rotated stream back, see `vit.stream.own_stream`.
 
         Raises:
             ModelError: parameters are missing, foreign or of another size.
         """
         embed = torch.tensor(self.embed)
         try:
-            return connect(model, shape, self.reducer, self.base, self.blocks, embed, parameters)
+            return connect(model, shape, self.reducer, self.base, self.blocks, embed, parameters, back)
         except (RuntimeError, IndexError) as error:
             raise ModelError(
                 f"The token reducer does not fit the edge model: {error}. Send the model again."
@@ -100,8 +113,10 @@ class ReducedEdgeModel(EdgeModel):
     @property
     def tensors(self) -> dict[str, Tensor]:
         """What `model` is rebuilt from, beside the shape and `tokens`."""
-        stages = {PREFIX + name: values for name, values in self.model.stages.state_dict().items()}
-        return dict(self.backbone.state_dict()) | stages
+        stages = dict(self.model.stages.state_dict())
+        if self.model.back is not None:
+            stages[BACK] = self.model.back
+        return dict(self.backbone.state_dict()) | {PREFIX + name: values for name, values in stages.items()}
 
     @property
     def tokens(self) -> str:
@@ -120,16 +135,14 @@ def reduced_edge(
 ) -> ReducedEdgeModel:
     """Return the edge model with the reducer inside its module; shape, keep and classes stay.
 
+    A selector reads the base's own stream, on which it was trained, also where the edge model's is rotated.
+
     Raises:
-        ModelError: the selector was trained on the base's own stream, and the edge model is cut from a rotated one,
-            whose dimensions are others.
+        ModelError: parameters are missing, foreign or of another size.
     """
-    if parameters is not None and edge.source is not None and is_rotated(edge.source):
-        raise ModelError(
-            "A trained token selector reads the base's own stream, and this edge model has a rotated one. "
-            "Set method.stream=as_is, or choose a token reducer without a trained selector."
-        )
-    reduced = TokenSpec.of(reducer, base, edge).build(edge.model, edge.shape, parameters)
+    source = edge.source
+    back = own_stream(source, edge.keep.embed) if source is not None and is_rotated(source) else None
+    reduced = TokenSpec.of(reducer, base, edge).build(edge.model, edge.shape, parameters, back)
     values = {each.name: getattr(edge, each.name) for each in fields(edge)}
     return ReducedEdgeModel(**{**values, "model": reduced})
 
@@ -148,4 +161,5 @@ def rebuild(backbone: nn.Module, shape: Shape, tensors: Mapping[str, Tensor], to
     """
     if not tokens:
         return backbone
-    return TokenSpec.from_json(tokens).build(backbone, shape, under(tensors, PREFIX))
+    parameters = under(tensors, PREFIX)
+    return TokenSpec.from_json(tokens).build(backbone, shape, parameters, parameters.pop(BACK, None))

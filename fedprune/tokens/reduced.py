@@ -95,6 +95,11 @@ class ReducedModel(nn.Module):
         """The stages by block of `backbone`."""
         return {index: cast(Stage, self.stages[str(name)]) for index, name in self.places.items()}
 
+    @property
+    def back(self) -> Tensor | None:
+        """What takes a rotated stream back for the stages that read it, if any does."""
+        return next((stage.back for stage in self.at.values() if stage.back is not None), None)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, classes) logits of (batch, 3, size, size) images."""
         return self.run(images).logits
@@ -192,8 +197,13 @@ def connect(
     blocks: tuple[int, ...],
     embed: Tensor,
     parameters: Mapping[str, Tensor] | None = None,
+    back: Tensor | None = None,
 ) -> ReducedModel:
-    """Put `reducer` into a model that kept the `blocks` and `embed` dimensions of a base of shape `base`."""
+    """Put `reducer` into a model that kept the `blocks` and `embed` dimensions of a base of shape `base`.
+
+    Where the base's stream is rotated, `back` takes the model's to that which the reducer was made for, see
+    `vit.stream.own_stream`.
+    """
     stages = reducer.stages(base)
     reduced = ReducedModel(model, shape, reducer, base, stages, place(stages, shape, blocks))
     reference = next(model.parameters())
@@ -202,7 +212,9 @@ def connect(
         wanted = {name: value for name, value in parameters.items() if name.partition(".")[0] in reduced.stages}
         reduced.stages.load_state_dict(wanted)
     for stage in reduced.at.values():
-        if len(embed) < base.embed:
+        if back is not None:
+            stage.turn(back.to(reference))
+        elif len(embed) < base.embed:
             stage.connect(embed, base.embed)
         stage.settle()
     return reduced.eval()

@@ -30,6 +30,7 @@ class Stage(nn.Module):
         packages: Protected tokens that it adds.
         ragged: Whether images may keep different numbers of tokens.
         classified: Whether the model has a class token.
+        back: What takes the model's stream to the base's own, where a stage that reads it needs that; see `turn`.
     """
 
     needs: ClassVar[str] = ""
@@ -41,6 +42,7 @@ class Stage(nn.Module):
         self.packages = packages
         self.ragged = False
         self.classified = True
+        self.back: Tensor | None = None
 
     def before(self, tokens: Tokens) -> Tokens:
         """Reduce in front of the block."""
@@ -83,6 +85,9 @@ class Stage(nn.Module):
 
     def connect(self, kept: torch.Tensor, width: int) -> None:
         """Let the stage read an edge model that kept the dimensions `kept` of a base of width `width`."""
+
+    def turn(self, back: torch.Tensor) -> None:
+        """Let the stage read an edge model whose stream (k) the matrix `back` (width, k) takes to the base's own."""
 
 
 TRAINS = ("all", "selector")

@@ -64,19 +64,26 @@ class LearnedStage(Stage):
         channels[kept] = torch.arange(len(kept))
         self.channels = channels
 
+    def turn(self, back: Tensor) -> None:
+        """Read the base's own stream, without what was cut and without its mean over dimensions."""
+        self.back = back
+
     def count_before(self, count: int, protected: int) -> int:
         """Tokens left of `count`."""
         return protected + self.count + self.packages
 
     def macs_before(self, count: Count, protected: int, embed: int) -> Count:
-        """The scores, and the package."""
-        return (count - protected) * (self.macs_of_a_token() + self.packages * embed)
+        """The scores, the package, and the way back from a rotated stream."""
+        back = 0 if self.back is None else self.width * embed
+        return (count - protected) * (self.macs_of_a_token() + self.packages * embed + back)
 
     @abstractmethod
     def macs_of_a_token(self) -> int:
         """MACs of scoring one token."""
 
     def _read(self, x: Tensor) -> Tensor:
+        if self.back is not None:
+            return F.linear(x, self.back.to(x))
         return x if self.channels is None else F.pad(x, (0, 1)).index_select(2, self.channels.to(x.device))
 
     def _decide(self, logits: Tensor, allowed: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,14 @@ class Base:
         shape: Its seven dimensions.
         preprocess: What turns image bytes into its input.
         fingerprint: Hash of weights, shape and preprocessing.
+        directions: (D, D - 1) of a rotated residual stream, see `vit.stream`; None where it is the base's own.
     """
 
     model: nn.Module
     shape: Shape
     preprocess: Preprocess
     fingerprint: str
+    directions: NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, model: nn.Module, preprocess: Preprocess) -> "Base":

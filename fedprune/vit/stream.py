@@ -38,8 +38,7 @@ READERS = ("attn.qkv.weight", "mlp.fc1.weight", "head.weight", "head_dist.weight
 
 def is_rotated(base: Base) -> bool:
     """Whether `base` is what `rotate` returns, its heads rotated or not."""
-    vit: Any = base.model
-    return isinstance(vit.fc_norm if base.shape.fc_norm else vit.norm, nn.RMSNorm)
+    return base.directions is not None
 
 
 @torch.no_grad()
@@ -70,7 +69,8 @@ def rotate(base: Base, directions: FloatArray) -> Base:
     turn = nn.functional.pad(turn, (0, 1)).to(model.pos_embed.device)
     _turn(model.named_parameters(), turn.T, turn)
     shape = replace(base.shape, layer_scale=False)
-    return replace(base, model=model, shape=shape, fingerprint=content_hash(base.fingerprint, "stream", directions))
+    fingerprint = content_hash(base.fingerprint, "stream", directions)
+    return replace(base, model=model, shape=shape, fingerprint=fingerprint, directions=directions)
 
 
 def mean_free(width: int) -> Tensor:
@@ -92,6 +92,24 @@ def kept_stream(base: Base, stream: Tensor, embed: IntArray) -> Tensor:
         return stream
     with torch.autocast(stream.device.type, enabled=False):  # a stream is never rounded to bf16
         return stream @ _to_plain(len(embed), base.shape.embed)[0].T.to(stream)
+
+
+def own_stream(base: Base, embed: IntArray) -> Tensor:
+    """Return (D, k), float64: what takes the stream of an edge model back to the base's own.
+
+    The mean over the base's dimensions, which none of its norms sees, and the directions that were cut are missing.
+
+    Args:
+        base: A rotated base.
+        embed: The dimensions that the edge model kept.
+
+    Raises:
+        ModelError: the base is not rotated.
+    """
+    if base.directions is None:
+        raise ModelError("Only the stream of a rotated base can be taken back to the base's own.")
+    turn = nn.functional.pad(torch.from_numpy(base.directions), (0, 1))[:, torch.from_numpy(embed)]
+    return turn @ _to_plain(len(embed), base.shape.embed)[1]
 
 
 def to_plain_norm(tensors: dict[str, Tensor], width: int) -> None:
