@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedprune.api.settings import several
 from fedprune.cli.main import commands
 from fedprune.experiment.compose import compose
 from fedprune.study.plan import plan_of
@@ -24,7 +25,7 @@ COMMANDS = sorted(
 RUNS = [line.split("fedprune run ")[1] for line in COMMANDS if line.startswith("fedprune run ")]
 
 
-EXAMPLE, CHECKING = re.findall(r"```python\n(.*?)```", README, re.S)
+PYTHON, EXAMPLE, CHECKING = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 def test_there_are_commands_to_test():
@@ -51,6 +52,20 @@ def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.M):
         assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def test_the_lines_of_python_run_in_small(tmp_path, shared_cache):
+    small = [*SMALL, f"runs={tmp_path / 'runs'}", f"cache={shared_cache}", "oracle=false"]
+    code = PYTHON.replace("fp.run(", f"fp.run(*{small}, ").replace(
+        "list_runs()", f"list_runs(runs={str(tmp_path / 'runs')!r})"
+    )
+    swept = next(line for line in code.splitlines() if "fp.sweep(" in line)
+    seen = {}
+    exec(code.replace(swept, ""), seen)
+    assert list(seen["run"].config.budgets.removed) == [0.5, 0.8]
+    assert len(seen["class_names"]) == seen["model"].head.out_features
+    plan = eval(swept.split("#")[0].replace("fp.sweep(", "dict(").split(").table")[0] + ")")
+    assert len(plan_of(several([], plan)).cells) == 6
 
 
 def test_the_example_method_runs_from_one_file(tmp_path, shared_cache):

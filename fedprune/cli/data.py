@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from fedprune.cli.progress import console
+    from fedprune.api.progress import console
 
     dataset = config.data.load()
     table = Table("class", "name", "training images", "test images")

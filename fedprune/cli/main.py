@@ -19,7 +19,7 @@ from fedprune.core.text import printable
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 done with failures, 2 refused with a sentence."""
     names = commands(Path(__file__).parent)
-    parser = argparse.ArgumentParser(prog="fedprune", description=fedprune.__doc__)
+    parser = argparse.ArgumentParser(prog="fedprune", description=(fedprune.__doc__ or "").split("\n")[0])
     parser.add_argument("--version", action="version", version=fedprune.__version__)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in names), None)

@@ -51,13 +51,13 @@ def run_overrides(overrides: Sequence[str], *, tracker: str | None = None, force
         raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
     config, began = compose(overrides), datetime.now(UTC)
 
-    from fedprune.cli.progress import console, watched  # after settings have been read: these take seconds to import
-    from fedprune.experiment.run import execute, kept
+    from fedprune.api.progress import console  # after settings have been read: these take seconds to import
+    from fedprune.api.run import carry_out
+    from fedprune.experiment.run import kept
     from fedprune.report.run_table import render_run
 
     try:
-        with watched(config, tracker) as observer:
-            record = execute(config, observer, force=force)
+        record = carry_out(config, tracker, force)
     except KeyboardInterrupt:
         print(f"fedprune: {kept(config)}", file=sys.stderr)
         raise

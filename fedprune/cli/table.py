@@ -31,7 +31,8 @@ def tabulate(arguments: argparse.Namespace, run_missing: bool) -> int:
     """
     refuse_typos(arguments.overrides)
 
-    from fedprune.cli.cells import carry_out, planned, unfinished
+    from fedprune.api.cells import unfinished
+    from fedprune.cli.cells import carry_out, planned
     from fedprune.core.errors import ConfigError
     from fedprune.report.render import latex, markdown
     from fedprune.report.results import read_csv, write_table

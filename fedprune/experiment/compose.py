@@ -5,7 +5,6 @@ The schema of all settings is read from source, so that what Hydra refuses is re
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -17,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +28,7 @@ from fedprune.core.kinds import KINDS
 from fedprune.core.outline import outline, read
 from fedprune.core.registry import names, schema
 from fedprune.experiment.environment import is_from_environment
+from fedprune.experiment.grammar import quoted
 from fedprune.experiment.refusals import explain, first_sentence, nearest
 
 if TYPE_CHECKING:
@@ -39,22 +39,11 @@ SETTINGS = [each for each in dataclasses.fields(OUTLINE) if each.name != "interp
 GROUPS = [kind for kind in KINDS if kind in {each.name for each in SETTINGS}]
 BUNDLES = ("scale", "preset")  # names for many settings at once; they are no option themselves
 CHOICES = (*GROUPS, *BUNDLES)
-NOT_WORDS = ("true", "false", "null", "inf", "nan")
 
 
 def config_folder() -> Path:
     """Return the folder of configurations."""
     return shipped("conf")
-
-
-def quoted(text: str) -> str:
-    """Write text in Hydra's grammar, so that it is taken letter by letter."""
-    return QuotedString(text=text.replace("${", "\\${"), quote=Quote.single).with_quotes()
-
-
-def is_word(text: str) -> bool:
-    """Say whether Hydra's grammar takes `text` for itself and for nothing else: no number, no truth, no sign."""
-    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", text) is not None and text.lower() not in NOT_WORDS
 
 
 def compose(overrides: Sequence[str]) -> "RunConfig":
@@ -63,17 +52,26 @@ def compose(overrides: Sequence[str]) -> "RunConfig":
     Raises:
         ConfigError: one sentence that says which override is wrong and what is allowed.
     """
-    parsed = _parse(overrides)
-    node = _compose_node(parsed, [override.input_line or "" for override in parsed])
-    try:
-        values = {str(key): _plain(str(key), node._get_node(key)) for key in node}
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a setting"
-        raise ConfigError(f"{key}: {first_sentence(error)}. Set it to a value that is there.") from error
+    values = composed_values(overrides)
     from fedprune.experiment.config import RunConfig
     from fedprune.experiment.precision import settle_precision
 
     return settle_precision(RunConfig.from_dict(values))
+
+
+def composed_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the plain values that a configuration is built of; imports no option.
+
+    Raises:
+        ConfigError: as of `compose`, but for what only an option itself can refuse.
+    """
+    parsed = _parse(overrides)
+    node = _compose_node(parsed, [override.input_line or "" for override in parsed])
+    try:
+        return {str(key): _plain(str(key), node._get_node(key)) for key in node}
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a setting"
+        raise ConfigError(f"{key}: {first_sentence(error)}. Set it to a value that is there.") from error
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

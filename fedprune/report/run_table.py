@@ -1,5 +1,7 @@
 """What `fedprune run` shows at its end: a table of devices, the averages, where everything lies."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -11,8 +13,10 @@ from fedprune.report.accuracy_figure import draw_accuracy
 
 def render_run(record: Record, console: Console) -> None:
     """Print a run's table, its averages and the paths of what was written."""
-    console.print(device_table(record.devices))
-    console.print(averages(record))
+    summary = record.values["summary"]
+    over = f"averages over {summary['measured']} of {summary['devices']} devices"
+    console.print(_laid_out(device_rows(record.devices), "devices", left=("task",)))
+    console.print(_laid_out(average_rows(record), over, left=("",)))
     for line in trouble(record.devices):
         console.print(line, highlight=False)
     figure = draw_accuracy(record)
@@ -20,37 +24,40 @@ def render_run(record: Record, console: Console) -> None:
     console.print(f"written to {record.folder}/: {', '.join(written)}", highlight=False, soft_wrap=True)
 
 
-def device_table(devices: pd.DataFrame) -> Table:
-    """Lay out one row a device: what it has, what it asked for, what it got."""
-    table = Table(title="devices", title_justify="left")
-    labels = labels_of(devices)
-    for header in ("device", "task", "classes", "images", "budget", "params kept", "MACs kept", *labels.values()):
-        table.add_column(header, justify="left" if header == "task" else "right")
-    rates = accuracies(devices)
+def device_rows(devices: pd.DataFrame) -> pd.DataFrame:
+    """Write one row a device: what it has, what it asked for, what it got."""
+    labels, rates = labels_of(devices), accuracies(devices)
+    rows = []
     for (_, row), (_, rate) in zip(devices.iterrows(), rates.iterrows(), strict=True):
-        table.add_row(
-            str(row["device"]),
-            str(row["task"]),
-            whole(row["classes"]),
-            f"{whole(row['train_images'])} + {whole(row['test_images'])}",
-            budget_text(row),
-            _share(row["params"], row["base_params"]),
-            _share(row["macs"], row["base_macs"]),
-            *(percent(rate[name]) if row["status"] == "ok" else str(row["status"]) for name in labels),
+        measured = {
+            label: percent(rate[name]) if row["status"] == "ok" else str(row["status"])
+            for name, label in labels.items()
+        }
+        rows.append(
+            {
+                "device": str(row["device"]),
+                "task": str(row["task"]),
+                "classes": whole(row["classes"]),
+                "images": f"{whole(row['train_images'])} + {whole(row['test_images'])}",
+                "budget": budget_text(row),
+                "params kept": _share(row["params"], row["base_params"]),
+                "MACs kept": _share(row["macs"], row["base_macs"]),
+                **measured,
+            }
         )
-    return table
+    return pd.DataFrame(rows)
 
 
-def averages(record: Record) -> Table:
-    """Lay out the averages over devices: the mean, and the mean of the worst 10 %."""
+def average_rows(record: Record) -> pd.DataFrame:
+    """Write the averages over devices: the mean, and the mean of the worst 10 %."""
     summary, labels = record.values["summary"], labels_of(record.devices)
-    table = Table(title=f"averages over {summary['measured']} of {summary['devices']} devices", title_justify="left")
-    table.add_column("")
-    for label in labels.values():
-        table.add_column(label, justify="right")
-    for kind, label in (("mean", "mean"), ("worst", "worst 10 %")):
-        table.add_row(label, *(percent(summary[f"{name}_{kind}"]) for name in labels))
-    return table
+    kinds = {"mean": "mean", "worst": "worst 10 %"}
+    return pd.DataFrame(
+        [
+            {"": label, **{shown: percent(summary[f"{name}_{kind}"]) for name, shown in labels.items()}}
+            for kind, label in kinds.items()
+        ]
+    )
 
 
 def trouble(devices: pd.DataFrame) -> list[str]:
@@ -67,6 +74,15 @@ def whole(number: float | None) -> str:
 def percent(rate: float | None) -> str:
     """Write a rate as a percentage with one digit; a dash where there is none."""
     return "-" if rate is None or pd.isna(rate) else f"{100 * rate:.1f}"
+
+
+def _laid_out(rows: pd.DataFrame, title: str, left: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for header in rows.columns:
+        table.add_column(header, justify="left" if header in left else "right")
+    for row in rows.itertuples(index=False):
+        table.add_row(*row)
+    return table
 
 
 def _share(part: float | None, whole: float) -> str:

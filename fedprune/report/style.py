@@ -1,5 +1,6 @@
 """One look for all figures: colours that colour-blind readers can tell apart, thin frames, vector output."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from matplotlib.figure import Figure
 
 from fedprune.core.files import write_atomic
 
-matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "fedprune"  # the same figure gives the same file
 matplotlib.rcParams["font.size"] = 9
 
@@ -19,9 +19,18 @@ MARKERS = "os^Dvp*"
 GREY = "0.55"
 
 
+class OwnFigure(Figure):
+    """A figure apart from pyplot and its backend, which a notebook shows as a picture all the same."""
+
+    def _repr_png_(self) -> bytes:
+        content = BytesIO()
+        self.savefig(content, dpi=110, format="png")
+        return content.getvalue()
+
+
 def new_figure(width: float = 6.2, height: float = 3.8) -> Figure:
     """Return an empty figure, sizes in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return OwnFigure(figsize=(width, height), layout="constrained")
 
 
 def tidy_axes(axes: Axes, **labels: Any) -> None:

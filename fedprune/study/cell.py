@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fedprune.experiment.compose import compose, is_word, quoted
+from fedprune.experiment.compose import compose
 from fedprune.experiment.config import RunConfig
+from fedprune.experiment.grammar import in_grammar
 from fedprune.experiment.provenance import newest_folder
 
 Settings = Mapping[str, Any]
@@ -55,23 +56,6 @@ def _compose_once(overrides: tuple[str, ...]) -> RunConfig:
     return compose(overrides)
 
 
-def in_grammar(settings: Settings) -> tuple[str, ...]:
-    """Write settings as overrides in Hydra's grammar."""
-    return tuple(f"{key}={_write(value)}" for key, value in settings.items())
-
-
 def values_of(overrides: Iterable[str]) -> dict[str, str]:
     """Return what overrides set, by key, in Hydra's grammar; the last one wins."""
     return dict(word.partition("=")[::2] for word in overrides)
-
-
-def _write(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_write, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_write(item)}" for key, item in value.items()) + "}"
-    return quoted(value) if isinstance(value, str) and not is_word(value) else str(value)

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from fedprune.core.errors import FedpruneError, require
 from fedprune.core.files import write_json
 from fedprune.core.hashing import content_hash
-from fedprune.experiment.compose import quoted
+from fedprune.experiment.grammar import quoted
 from fedprune.protocol.observer import Observer
 from fedprune.study.cell import Cell
 from fedprune.study.worker import Outcome, Worker

@@ -19,7 +19,8 @@ from typing import Any
 from fedprune.core.errors import ConfigError
 from fedprune.core.hashing import content_hash
 from fedprune.experiment.compose import expand
-from fedprune.study.cell import Cell, configure, in_grammar, values_of
+from fedprune.experiment.grammar import in_grammar
+from fedprune.study.cell import Cell, configure, values_of
 from fedprune.study.collect import Reading
 from fedprune.study.metrics import metric
 from fedprune.study.names import read_yaml

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
+from fedprune.api.progress import PlainConsole
 from fedprune.cli.main import main
-from fedprune.cli.progress import PlainConsole
 from fedprune.core.errors import ConfigError
 from fedprune.core.text import csv_text, printable
-from fedprune.experiment.compose import compose, expand, is_word, quoted
+from fedprune.experiment.compose import compose, expand
+from fedprune.experiment.grammar import is_word, quoted
 from fedprune.federation.logs import FORMAT, PlainFormatter
 from fedprune.report.render import escape_latex, escape_markdown
 from fedprune.study.cell import configure

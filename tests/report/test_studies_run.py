@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fedprune.cli.cells import measure_missing
+from fedprune.api.cells import measure_missing
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
 from fedprune.report.figure import draw

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedprune.cli.cells import measure_missing
+from fedprune.api.cells import measure_missing
 from fedprune.core.errors import ConfigError, DataError
 from fedprune.core.files import write_json
 from fedprune.experiment.compose import compose

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedprune.cli import progress
-from fedprune.cli.progress import Bars, duration, frequency
+from fedprune.api import progress
+from fedprune.api.progress import Bars, duration, frequency
 from fedprune.core.progress import batches, listening, tracking
 from fedprune.protocol.observer import Observer
 

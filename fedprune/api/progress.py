@@ -1,4 +1,4 @@
-"""Progress bars for the phases of a run."""
+"""Progress bars for the phases of a run, on a terminal and in a notebook; lines where there is neither."""
 
 import os
 import resource
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ class Bars(Observer):
             TimeElapsedColumn(),
             TextColumn("{task.fields[detail]}"),
             console=console,
-            disable=quiet or not console.is_terminal or "CI" in os.environ,
+            disable=quiet or not _can_draw(),
         )
         self._says_lines = self._progress.disable and not quiet
         self._clock = clock
@@ -109,6 +110,13 @@ class Bars(Observer):
         phase.reported, phase.reported_at = phase.done, phase.last
         if self._says_lines:
             console.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
+
+
+def _can_draw() -> bool:
+    """Say whether bars can be drawn over and over: on a terminal, and in a notebook that has ipywidgets."""
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return console.is_terminal and "CI" not in os.environ
 
 
 @contextmanager
