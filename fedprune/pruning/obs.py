@@ -9,24 +9,22 @@ that others can stand in for goes before one that merely writes little. Ours: th
 bias takes over; the class token counts more; while many neurons are left, several go at a time.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedprune.pruning.dense import dense_pass, written
 from fedprune.pruning.method import PruningTask
-from fedprune.vit.branches import KINDS, Branch, quick, start
-from fedprune.vit.refit import Sums, token_weights
+from fedprune.vit.branches import Branch
+from fedprune.vit.refit import Sums
 from fedprune.vit.shape import IntArray, Keep
-from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel, cut
 
 CLASS_TOKEN = 8.0  # weight beside a patch token, as in the least-squares refit
 RIDGE = 0.1  # relative to the mean diagonal of the scatter
 MANY, SHARE = 400, 0.06  # while more neurons than that are left, this share of them goes at a time
-BATCH = 64
 
 
 def cut_neurons(task: PruningTask, keep: Keep) -> EdgeModel:
@@ -39,13 +37,17 @@ def cut_neurons(task: PruningTask, keep: Keep) -> EdgeModel:
     counts = {block.block: len(block.neurons) for block in keep.blocks}
     chosen: dict[int, IntArray] = {}
     layers: dict[int, tuple[Tensor, Tensor]] = {}
-    with torch.no_grad():
-        for index, branch, scatter, mean in _hidden(task, counts):
-            weight, bias = branch.effective()
-            written = kept_stream(task.base, weight.T, keep.embed).T
-            chosen[index], left = surgeon(written, scatter, counts[index])
-            constant = kept_stream(task.base, bias, keep.embed)
-            layers[index] = left, constant + written @ mean - left @ mean[torch.from_numpy(chosen[index])]
+    for visit in dense_pass(task, task.base, CLASS_TOKEN):
+        count, width = counts.get(visit.block, 0), visit.inputs[0].shape[-1]
+        if visit.branch.kind != "mlp" or not 0 < count < width:
+            continue
+        sums = Sums(width, 0)
+        for values, weights in zip(visit.inputs, visit.weights, strict=True):
+            sums.add(values, values[..., :0].to(weights), weights)
+        weight, bias = written(task.base, visit.branch, keep.embed)
+        chosen[visit.block], left = surgeon(weight, sums.scatter, count)
+        stays = torch.from_numpy(chosen[visit.block])
+        layers[visit.block] = left, bias + weight @ sums.mean - left @ sums.mean[stays]
     blocks = tuple(replace(block, neurons=chosen.get(block.block, block.neurons)) for block in keep.blocks)
     edge = cut(task.base, replace(keep, blocks=blocks))
     for block, kept in zip(edge.model.get_submodule("blocks").children(), blocks, strict=True):
@@ -78,29 +80,3 @@ def surgeon(weight: Tensor, scatter: Tensor, count: int) -> tuple[IntArray, Tens
         inverse = inverse[stays][:, stays] - inverse[stays][:, gone] @ takes_over
         alive = alive[stays]
     return alive.cpu().numpy().astype(np.int64), weight
-
-
-def _hidden(task: PruningTask, counts: dict[int, int]) -> Iterator[tuple[int, Branch, Tensor, Tensor]]:
-    """Yield of each MLP that shrinks its block, itself, and the scatter and the mean of what its `fc2` reads."""
-    vit, shape = task.base.model, task.base.shape
-    positions = vit.get_parameter("pos_embed")
-    images, repeats = np.unique(task.proxy, return_counts=True)
-    of_tokens = token_weights(shape, CLASS_TOKEN).to(positions)
-    weights = [count[:, None] * of_tokens for count in torch.split(torch.from_numpy(repeats).to(positions), BATCH)]
-    with quick(vit, task.precision):
-        streams = [
-            start(vit, task.base.preprocess(task.images.read(images[at : at + BATCH])).to(positions))
-            for at in range(0, len(images), BATCH)
-        ]
-        for index, block in enumerate(vit.get_submodule("blocks").children()):
-            for kind in KINDS:
-                branch = Branch.of(block, kind)
-                if branch is None:
-                    continue
-                inputs = [branch.read(stream) for stream in streams]
-                if kind == "mlp" and 0 < counts.get(index, 0) < shape.blocks[index].neurons:
-                    sums = Sums(inputs[0].shape[-1], 0)
-                    for values, count in zip(inputs, weights, strict=True):
-                        sums.add(values, values[..., :0].to(count), count)
-                    yield index, branch, sums.scatter, sums.mean
-                streams = [stream + branch.write(values) for stream, values in zip(streams, inputs, strict=True)]

@@ -35,18 +35,15 @@ from fedprune.data.images import IntArray
 from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
-from fedprune.vit.branches import KINDS, Branch, quick, start
+from fedprune.vit.branches import KINDS, READERS, WRITERS, Branch, quick, start
 from fedprune.vit.refit import Sums, solve, solve_by_leave_one_out, token_weights
-from fedprune.vit.shape import BlockKeep, BlockShape
 from fedprune.vit.stream import is_rotated, kept_stream
-from fedprune.vit.surgery import EdgeModel, cut, head_rows
+from fedprune.vit.surgery import EdgeModel, cut, kept_units
 
 LAYERS = ("qkv", "proj", "fc1", "fc2", "head")
 ORDERS = ("sequential", "parallel")
 TARGETS = ("stream", "branch")
 HEADS = ("ridge", "leave_one_out")
-READERS = {"attention": "qkv", "mlp": "fc1"}
-WRITERS = {"attention": "proj", "mlp": "fc2"}
 
 
 @register("recovery", "least_squares")
@@ -176,7 +173,7 @@ class _Reader:
         self, branch: Branch, read: list[Tensor], wanted: list[Tensor], weights: list[Tensor], ridge: float
     ) -> None:
         """Make the edge model's layer say of `read` what the base's says of `wanted`, unless its weights differ."""
-        mine: nn.Linear = getattr(branch.body, self.name)
+        mine = branch.reader
         if not torch.equal(mine.weight, self.as_cut):
             return
         rows = self.rows.to(mine.weight.device)
@@ -230,7 +227,7 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
             if mine is not None and step is not None:
                 yield steps, current, reader
                 steps, current = [], mine
-                rows = _rows(kind, base.shape.blocks[index], keeps[index])
+                rows, _ = kept_units(kind, base.shape.blocks[index], keeps[index])
                 as_cut, layer = (_reading(block, kind) for block in (kept[index][1], sources[index]))
                 reader = _Reader(READERS[kind], layer, rows, as_cut.weight)
             if step is not None:
@@ -240,15 +237,6 @@ def _pair(base: Base, edge: EdgeModel) -> Iterator[tuple[list[Branch], Branch | 
 
 def _reading(block: nn.Module, kind: str) -> nn.Linear:
     """Return the layer with which a branch of that kind reads the stream."""
-    branch: Any = Branch.of(block, kind)
-    layer: nn.Linear = getattr(branch.body, READERS[kind])
-    return layer
-
-
-def _rows(kind: str, shape: BlockShape, keep: BlockKeep) -> Tensor:
-    """Return the rows of a base's `qkv` or `fc1` that an edge model keeps."""
-    if kind == "mlp":
-        return torch.from_numpy(keep.neurons)
-    qk, v = head_rows(keep.heads, keep.qk, shape.qk), head_rows(keep.heads, keep.v, shape.v)
-    inner = shape.heads * shape.qk
-    return torch.cat([qk, inner + qk, 2 * inner + v])
+    branch = Branch.of(block, kind)
+    assert branch is not None, "it is there in both models"
+    return branch.reader

@@ -13,7 +13,8 @@ from fedprune.vit.precision import autocast
 
 KINDS = ("attention", "mlp")  # in the order in which a block runs them
 _PARTS = {"attention": ("norm1", "attn", "ls1"), "mlp": ("norm2", "mlp", "ls2")}
-_WRITERS = {"attention": "proj", "mlp": "fc2"}
+READERS = {"attention": "qkv", "mlp": "fc1"}
+WRITERS = {"attention": "proj", "mlp": "fc2"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,15 @@ class Branch:
         return None if body is None else cls(kind, norm, body, gain)
 
     @property
+    def reader(self) -> nn.Linear:
+        """The Linear that reads the normed stream: `attn.qkv` or `mlp.fc1`."""
+        layer: nn.Linear = getattr(self.body, READERS[self.kind])
+        return layer
+
+    @property
     def writer(self) -> nn.Linear:
         """The Linear that writes into the stream: `attn.proj` or `mlp.fc2`."""
-        layer: nn.Linear = getattr(self.body, _WRITERS[self.kind])
+        layer: nn.Linear = getattr(self.body, WRITERS[self.kind])
         return layer
 
     def read(self, stream: Tensor) -> Tensor:
@@ -49,11 +56,11 @@ class Branch:
     def inside(self, normed: Tensor) -> Tensor:
         """Return what the writer reads where the branch reads `normed`, the writer itself left out."""
         writer = self.writer
-        setattr(self.body, _WRITERS[self.kind], nn.Identity())
+        setattr(self.body, WRITERS[self.kind], nn.Identity())
         try:
             inputs: Tensor = self.body(normed)
         finally:
-            setattr(self.body, _WRITERS[self.kind], writer)
+            setattr(self.body, WRITERS[self.kind], writer)
         return inputs
 
     def write(self, inputs: Tensor) -> Tensor:

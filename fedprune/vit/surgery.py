@@ -185,17 +185,32 @@ def _cut_tensors(base: Base, keep: Keep, shape: Shape) -> dict[str, Tensor]:
 def _cut_block(source: Any, base: BlockShape, keep: BlockKeep, embed: Tensor) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     if len(keep.heads):
-        qk, v = head_rows(keep.heads, keep.qk, base.qk), head_rows(keep.heads, keep.v, base.v)
-        keys, values = base.heads * base.qk, 2 * base.heads * base.qk  # where the keys and the values start
+        rows, inputs = kept_units("attention", base, keep)
         tensors |= _norm("norm1", source.norm1, embed, source.attn.qkv.weight) | _gain("ls1", source.ls1, embed)
-        tensors |= _linear("attn.qkv", source.attn.qkv, torch.cat((qk, keys + qk, values + v)), embed)
-        tensors |= _linear("attn.proj", source.attn.proj, embed, v)
+        tensors |= _linear("attn.qkv", source.attn.qkv, rows, embed)
+        tensors |= _linear("attn.proj", source.attn.proj, embed, inputs)
     if len(keep.neurons):
-        neurons = torch.as_tensor(keep.neurons)
+        rows, inputs = kept_units("mlp", base, keep)
         tensors |= _norm("norm2", source.norm2, embed, source.mlp.fc1.weight) | _gain("ls2", source.ls2, embed)
-        tensors |= _linear("mlp.fc1", source.mlp.fc1, neurons, embed)
-        tensors |= _linear("mlp.fc2", source.mlp.fc2, embed, neurons)
+        tensors |= _linear("mlp.fc1", source.mlp.fc1, rows, embed)
+        tensors |= _linear("mlp.fc2", source.mlp.fc2, embed, inputs)
     return tensors
+
+
+def kept_units(kind: str, base: BlockShape, keep: BlockKeep) -> tuple[Tensor, Tensor]:
+    """Return which outputs of a branch's first layer and which inputs of its last an edge model keeps.
+
+    Args:
+        kind: `"attention"`: of `qkv` and `proj`; `"mlp"`: of `fc1` and `fc2`.
+        base: Shape of the base's block.
+        keep: What stays of it.
+    """
+    if kind == "mlp":
+        neurons = torch.as_tensor(keep.neurons)
+        return neurons, neurons
+    qk, v = head_rows(keep.heads, keep.qk, base.qk), head_rows(keep.heads, keep.v, base.v)
+    inner = base.heads * base.qk
+    return torch.cat((qk, inner + qk, 2 * inner + v)), v
 
 
 def head_rows(heads: IntArray, dimensions: IntArray, width: int) -> Tensor:
