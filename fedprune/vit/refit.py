@@ -76,6 +76,11 @@ class Sums:
         return square.addr_(self._first, self.mean, alpha=-1)
 
     @property
+    def total(self) -> float:
+        """How much all tokens count together."""
+        return float(self._total)
+
+    @property
     def rounding(self) -> Tensor:
         """What rounding may leave of the scatter's mean diagonal where all z are the same."""
         return 100 * self._epsilon * self._square.diagonal().mean()
@@ -109,6 +114,18 @@ def solve(
         pulled = cross.add_(penalty * weight.T)
         weight = torch.cholesky_solve(pulled, torch.linalg.cholesky(scatter)).T
     return weight, mean_wanted - weight @ sums.mean
+
+
+def shrinkage(sums: Sums) -> float:
+    """Return the ridge, relative as in `solve`, that shrinks the covariance of what a layer reads as OAS does.
+
+    Oracle Approximating Shrinkage (Chen et al., IEEE Trans. Signal Processing 2010, equation 23), as in scikit-learn
+    without the terms of 2 / width; each token counts as a sample.
+    """
+    scatter = sums.scatter
+    square, trace = scatter.square().sum(), scatter.trace().square()
+    spread = (sums.total + 1) * (square - trace / len(scatter))
+    return float(torch.clamp((square + trace) / spread, max=1.0)) if spread > 0 else 1.0
 
 
 def solve_by_leave_one_out(
