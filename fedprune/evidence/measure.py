@@ -30,7 +30,9 @@ Rows = NDArray[np.floating]
 
 PRECISIONS = {"bf16": torch.float32, "fp32": torch.float32, "fp64": torch.float64}
 _GRADIENTS = ("gradient", "shift")
-_MOMENTS = {"activation": "size", "activation_mean": "mean", "activation_square": "square"}  # family -> what taps read
+_MOMENTS = {  # family -> what taps read
+    "activation": "size", "activation_mean": "mean", "activation_square": "square", "active": "active"
+}  # fmt: skip
 _SIMILARITIES = ("cosine", "cka")
 _NOISE = 0.1  # standard deviation of the perturbation behind `kl`, in normalised pixels
 
@@ -88,7 +90,7 @@ def measure(
     """Yield for each batch its indices and its rows of every family.
 
     Families: `gradient` (dL/dgate), `shift` (dL/d(added constant)), `activation`, `activation_mean`,
-    `activation_square`, `weight_taylor` (sum of |w dL/dw| over a unit's weights) (rows of units);
+    `activation_square`, `active`, `weight_taylor` (sum of |w dL/dw| over a unit's weights) (rows of units);
     `features` (what the classifier reads); `skip`, `cosine`, `cka` (two numbers a block, see `layers`).
     """
     model = placed(model, how)

@@ -37,7 +37,7 @@ class Statistic:
 
 
 _AS_STORED = (
-    "activation", "activation_mean", "activation_square", "weight_taylor", "features", "skip", "cosine", "cka"
+    "activation", "activation_mean", "activation_square", "active", "weight_taylor", "features", "skip", "cosine", "cka"
 )  # fmt: skip
 STATISTICS = {
     "taylor": Statistic("gradient"),

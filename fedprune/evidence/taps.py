@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from fedprune.vit.shape import BlockShape, Shape
 
 Sink = Callable[[Tensor, Tensor], None]
-Moments = dict[str, Tensor]  # `size`, `mean` or `square` over tokens -> (images, units)
+Moments = dict[str, Tensor]  # `size`, `mean`, `square` or `active` over tokens -> (images, units)
+ACTIVE = 0.01  # of the root mean square over an image's tokens and units: where a unit counts as active
 
 
 class _Tap(torch.autograd.Function):
@@ -55,7 +56,8 @@ class Reading:
 
     Attributes:
         gradients: Whether gate gradients are read (in the backward pass).
-        moments: Which moments of the activations are read (in the forward pass): `size`, `mean`, `square`.
+        moments: Which moments of the activations are read (in the forward pass): `size`, `mean`, `square`, or
+            `active`, the share of tokens at which a unit is not near zero.
     """
 
     shape: Shape
@@ -105,12 +107,12 @@ class Reading:
         return torch.cat(parts, 1)
 
     def activation_rows(self, moment: str) -> Tensor:
-        """Return the mean size, the mean or the mean square over tokens as (images, row_length).
+        """Return the mean size, the mean, the mean square or the share of active tokens as (images, row_length).
 
         A value dimension is read after the attention weights have mixed it (input of the output projection), a
         query-key dimension as its part `q[i] k[j]` of the logits over all pairs of tokens, an embedding dimension
-        at the end of the residual stream. Of a head or a branch: the root mean square over its dimensions, their
-        mean, their mean square.
+        at the end of the residual stream. Of a head or a branch: the root mean square over its dimensions as its size,
+        else the mean over them.
         """
         embed = self.embed_moments[moment]
         parts = [embed]
@@ -251,6 +253,9 @@ def _moments(values: Tensor, wanted: frozenset[str]) -> Moments:
         moments["size"] = values.abs().mean(1)
     if "square" in wanted:
         moments["square"] = values.square().mean(1)
+    if "active" in wanted:
+        least = ACTIVE * values.square().mean((1, 2), keepdim=True).sqrt()
+        moments["active"] = (values.abs() > least).to(values.dtype).mean(1)
     return moments
 
 

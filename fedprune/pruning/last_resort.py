@@ -10,6 +10,7 @@ from fedprune.evidence.weights import weight_norms
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.scales import kind_of, shares
 from fedprune.vit.shape import Keep
+from fedprune.vit.stream import is_rotated
 from fedprune.vit.units import unpack
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +28,9 @@ def keep_with_last_resort(
     """
 
     def search(scores: FloatArray, dimensions: tuple[str, ...]) -> Keep:
-        units = unpack(scores, task.base.shape)
+        units = unpack(scores.copy(), task.base.shape)
+        if is_rotated(task.base):
+            units.embed[-1] = np.inf  # stands for the mean, see `vit.stream`
         return keep_within(
             task.base.shape, units, task.budget, task.classes, dimensions=dimensions, floors=floors, align=align
         )

@@ -78,14 +78,17 @@ def test_activations_are_those_of_the_modules():
     base.model(pixels)
     for handle in handles:
         handle.remove()
-    families = ("activation", "activation_mean", "activation_square")
+    families = ("activation", "activation_mean", "activation_square", "active")
     parts = measure(
         base.model, base.shape, base.preprocess, images, np.arange(5), families, Pass(precision="fp32", batch_size=5)
     )
     rows = next(iter(parts))[1]
-    size, mean, square = (unpack(rows[family], base.shape).blocks[1] for family in families)
+    size, mean, square, active = (unpack(rows[family], base.shape).blocks[1] for family in families)
     np.testing.assert_allclose(size.neurons, seen["neurons"].abs().mean(1), rtol=1e-5)
     np.testing.assert_allclose(mean.neurons, seen["neurons"].mean(1), rtol=1e-4, atol=1e-6)
+    least = 0.01 * seen["neurons"].square().mean((1, 2), keepdim=True).sqrt()
+    np.testing.assert_allclose(active.neurons, (seen["neurons"].abs() > least).float().mean(1), rtol=1e-6)
+    assert 0 < active.neurons.min() < 1
     np.testing.assert_allclose(square.v.reshape(5, -1), seen["v"].square().mean(1), rtol=1e-5)
     np.testing.assert_allclose(square.attention, seen["attention"].square().mean((1, 2)), rtol=1e-5)
     query, key = seen["qkv"][..., :24], seen["qkv"][..., 24:48]

@@ -193,6 +193,7 @@ def test_a_plug_in_that_cannot_be_imported_is_a_sentence(text, sentence, tmp_pat
         ("nuwa_v1", ("gmm", "label_histogram", "nuwa_v1", "finetune", "none")),
         ("nuwa_v2", ("gmm", "label_histogram", "nuwa_v2", "none", "none")),
         ("spvit", ("gmm", "random", "magnitude", "none", "spvit")),
+        ("corp", ("gmm", "random", "corp", "fold", "none")),
         ("fedprune", ("gmm", "herding", "fedprune", "least_squares", "none")),
     ],
 )
@@ -204,7 +205,7 @@ def test_a_preset_is_a_whole_pipeline_at_every_scale(preset, names):
 
 
 def test_presets_are_all_tested_and_named():
-    assert len(list((config_folder() / "preset").glob("*.yaml"))) == 5
+    assert len(list((config_folder() / "preset").glob("*.yaml"))) == 6
     with pytest.raises(ConfigError, match="There is no preset named 'tapp'; did you mean 'tap'"):
         compose(["preset=tapp"])
 
