@@ -10,16 +10,26 @@ from fedprune.core.yaml_file import read_yaml_file
 OPTIONS = {kind.plural: name for name, kind in KINDS.items()}
 BUNDLES = {"scales": "scale", "presets": "preset"}
 STUDIES = {"tables": "table", "figures": "figure"}
+ALL = {
+    **{plural: f"Options for {name}= of `fedprune run`." for plural, name in OPTIONS.items()},
+    "attacks": "Attacks for `fedprune attack --attack`.",
+    "measurements": "What is measured beyond a record, for metrics of studies.",
+    "devices": "Measured device profiles.",
+    "scales": "How large: many settings at once, scale=.",
+    "presets": "A paper's whole pipeline, preset=.",
+    "tables": "Studies for `fedprune table` and `fedprune run -m`.",
+    "figures": "Studies for `fedprune figure`.",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("kind", choices=[*OPTIONS, "devices", *BUNDLES, *STUDIES], help="what to list")
+    parser.add_argument("kind", nargs="?", choices=[*ALL], help="what to list; without it, what can be listed")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the names, one a line with one sentence."""
-    options = _find(arguments.kind)
+    options = ALL if arguments.kind is None else _find(arguments.kind)
     width = max(map(len, options), default=0)
     for name, sentence in options.items():
         print(f"{name:<{width}}  {sentence}")

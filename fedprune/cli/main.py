@@ -8,7 +8,7 @@ import ast
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fedprune
@@ -19,7 +19,7 @@ from fedprune.core.text import printable
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 done with failures, 2 refused with a sentence."""
     names = commands(Path(__file__).parent)
-    parser = argparse.ArgumentParser(prog="fedprune", description=(fedprune.__doc__ or "").split("\n")[0])
+    parser = Parser(prog="fedprune", description=(fedprune.__doc__ or "").split("\n")[0])
     parser.add_argument("--version", action="version", version=fedprune.__version__)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in names), None)
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = importlib.import_module(f"fedprune.cli.{name}")
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
+            subparser.more_help = getattr(command, "more_help", None)
     parsed, rest = parser.parse_known_args(arguments)
     settings = [word for word in rest if not word.startswith("-")]
     if len(settings) < len(rest) or not hasattr(parsed, "overrides"):
@@ -46,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that may have more to say at the end of its help, made only when somebody asks."""
+
+    more_help: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """Return the help."""
+        return super().format_help() + (f"\n{self.more_help()}" if self.more_help else "")
 
 
 def commands(folder: Path) -> dict[str, str]:

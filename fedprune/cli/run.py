@@ -9,8 +9,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, add_table_arguments
+
+if TYPE_CHECKING:
+    from fedprune.experiment.config import RunConfig
 
 SINGLE = ("force", "track")  # what one run understands too
 
@@ -19,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. method=random seed=1")
     parser.add_argument("-m", "--multirun", action="store_true", help="run many: lists of values, a study, a sweep")
+    parser.add_argument("--cfg", action="store_true", help="print the resolved configuration as YAML; run nothing")
     add_run_arguments(parser)
     many = parser.add_argument_group("with -m")
     add_plan_arguments(many)
@@ -31,11 +36,65 @@ def run(arguments: argparse.Namespace) -> int:
     from fedprune.core.errors import ConfigError
 
     if arguments.multirun:
+        if arguments.cfg:
+            raise ConfigError("--cfg shows one configuration. Leave out -m; --status shows where many runs stand.")
         return table.tabulate(arguments, run_missing=True)
-    known = ("overrides", "run", *SINGLE)
+    known = ("overrides", "run", "cfg", *SINGLE)
     if many := [name for name, value in vars(arguments).items() if value and name not in known]:
         raise ConfigError(f"--{many[0].replace('_', '-')} is for many runs. Add -m.")
+    if arguments.cfg:
+        return show_configuration(arguments.overrides)
     return run_overrides(arguments.overrides, tracker=arguments.track, force=arguments.force)
+
+
+def show_configuration(overrides: Sequence[str]) -> int:
+    """Print one run's configuration as it would be recorded, and its id.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    import yaml
+
+    config = compose_one(overrides)
+    print(f"# {config.title()}")
+    print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def compose_one(overrides: Sequence[str]) -> "RunConfig":
+    """Compose one run's configuration.
+
+    Raises:
+        ConfigError: the settings are wrong, or several runs.
+    """
+    from fedprune.core.errors import ConfigError
+    from fedprune.experiment.compose import compose, expand
+
+    if len(expanded := expand(overrides)) > 1:
+        raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
+    return compose(overrides)
+
+
+def more_help() -> str:
+    """Return what can be chosen, one line a kind, the usual option marked; nothing is imported for it."""
+    from fedprune.core.discovery import describe
+    from fedprune.core.files import shipped
+    from fedprune.core.kinds import KINDS
+    from fedprune.core.yaml_file import read_yaml_file
+
+    folder = shipped("conf")
+    usual: dict[str, str] = {}
+    for entry in read_yaml_file(folder / "config.yaml")["defaults"]:
+        usual |= entry if isinstance(entry, dict) else {}
+    lines = ["what can be chosen, the usual in brackets (`fedprune list KIND` says what each is):"]
+    for kind in (*KINDS, "scale", "preset"):
+        if kind in usual:
+            names = {path.stem for path in (folder / kind).glob("*.yaml")} | set(
+                describe(kind) if kind in KINDS else ()
+            )
+            shown = (f"[{name}]" if name == usual[kind] else name for name in sorted(names))
+            lines.append(f"  {kind + '=':<12}{' '.join(shown)}")
+    return "\n".join(lines) + "\n"
 
 
 def run_overrides(overrides: Sequence[str], *, tracker: str | None = None, force: bool = False) -> int:
@@ -44,12 +103,7 @@ def run_overrides(overrides: Sequence[str], *, tracker: str | None = None, force
     Raises:
         FedpruneError: the configuration is wrong, or the run could not be done.
     """
-    from fedprune.core.errors import ConfigError
-    from fedprune.experiment.compose import compose, expand
-
-    if len(expanded := expand(overrides)) > 1:
-        raise ConfigError(f"These settings are {len(expanded)} runs. Add -m to run them all.")
-    config, began = compose(overrides), datetime.now(UTC)
+    config, began = compose_one(overrides), datetime.now(UTC)
 
     from fedprune.api.progress import console  # after settings have been read: these take seconds to import
     from fedprune.api.run import carry_out

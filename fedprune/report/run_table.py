@@ -1,22 +1,31 @@
 """What `fedprune run` shows at its end: a table of devices, the averages, where everything lies."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from fedprune.experiment.record import Record
-from fedprune.experiment.summary import accuracies, labels_of
+from fedprune.experiment.summary import ACCURACIES, accuracies, labels_of
 from fedprune.report.accuracy_figure import draw_accuracy
+from fedprune.report.laid_out import laid_out
 
 
 def render_run(record: Record, console: Console) -> None:
     """Print a run's table, its averages and the paths of what was written."""
     summary = record.values["summary"]
     over = f"averages over {summary['measured']} of {summary['devices']} devices"
-    console.print(_laid_out(device_rows(record.devices), "devices", left=("task",)))
-    console.print(_laid_out(average_rows(record), over, left=("",)))
+    least = (
+        "MACs kept",
+        "classes",
+        "images",
+        ACCURACIES["base"].label,
+        ACCURACIES["oracle"].label,
+        "task",
+        "budget",
+        "params kept",
+    )
+    width = console.width
+    console.print(laid_out(device_rows(record.devices), width, "devices", left=("task",), least=least))
+    console.print(laid_out(average_rows(record), width, over, left=("",), least=least))
     for line in trouble(record.devices):
         console.print(line, highlight=False)
     figure = draw_accuracy(record)
@@ -74,15 +83,6 @@ def whole(number: float | None) -> str:
 def percent(rate: float | None) -> str:
     """Write a rate as a percentage with one digit; a dash where there is none."""
     return "-" if rate is None or pd.isna(rate) else f"{100 * rate:.1f}"
-
-
-def _laid_out(rows: pd.DataFrame, title: str, left: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for header in rows.columns:
-        table.add_column(header, justify="left" if header in left else "right")
-    for row in rows.itertuples(index=False):
-        table.add_row(*row)
-    return table
 
 
 def _share(part: float | None, whole: float) -> str:
