@@ -23,7 +23,7 @@ from fedprune.core.progress import batches
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.losses import image_losses
-from fedprune.evidence.measure import PRECISIONS, Pass, placed
+from fedprune.evidence.measure import PRECISIONS, Pass, perturbed, placed
 from fedprune.vit.base import Preprocess
 from fedprune.vit.refit import token_weights
 from fedprune.vit.shape import Shape
@@ -97,6 +97,9 @@ def _moments(
     for batch in batches(indices, how.batch_size, "directions of the stream"):
         pixels = preprocess(images.read(batch)).to(how.device, dtype)
         labels = torch.from_numpy(images.labels[batch]).to(how.device)
+        asked = gradients and how.loss == "kl"
+        with how.autocast():
+            reference = perturbed(model, pixels, batch) if asked else None
         with torch.set_grad_enabled(gradients), how.autocast(), _norm_inputs(model, gradients) as inputs:
             logits = model(pixels).to(dtype)
         for values in inputs:
@@ -104,7 +107,7 @@ def _moments(
             counts = weights if values.ndim == 3 else weights.new_ones(1)  # a pooled stream has no tokens
             sums[0] += _scatter(unit, counts)
         if gradients:
-            losses = image_losses(logits, labels, how.loss, how.classes)
+            losses = image_losses(logits, labels, how.loss, how.classes, reference)
             for slope in torch.autograd.grad(losses.sum(), inputs):
                 sums[1] += _scatter(slope.to(dtype), weights.new_ones(1))
     return [moment.numpy() for moment in sums[: 1 + gradients]]

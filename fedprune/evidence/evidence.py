@@ -21,14 +21,13 @@ from fedprune.data.images import ImageSet, IntArray
 from fedprune.evidence.bank import Bank
 from fedprune.evidence.directions import stream_directions
 from fedprune.evidence.measure import Pass, family_width, measure
-from fedprune.evidence.statistics import centre, statistic_named
+from fedprune.evidence.statistics import LOSS_FAMILIES, centre, statistic_named
 from fedprune.vit.base import Base
 from fedprune.vit.units import Units, unpack
 
 _SEGMENT = 512  # images a segment of the bank, at most: what a killed run computes again
 _CHUNK = 256  # rows in memory while a mean is taken
 Shared = TypeVar("Shared")
-_LOSS_FAMILIES = ("gradient", "shift", "weight_taylor", "skip")
 
 
 class Evidence:
@@ -197,7 +196,7 @@ class Evidence:
 
     def _bank(self, family: str) -> Bank:
         if family not in self._banks:
-            how = self.how if family in _LOSS_FAMILIES else replace(self.how, loss="labels", classes=None)
+            how = self.how if family in LOSS_FAMILIES else replace(self.how, loss="labels", classes=None)
             key = cache_key([2, self.base.fingerprint, self._images_id, family, how])
             folder = self._cache / "evidence" / f"{family}-{key[:16]}"
             self._banks[family] = Bank(folder, family_width(family, self.base.shape))

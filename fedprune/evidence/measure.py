@@ -100,7 +100,7 @@ def measure(
         pixels = preprocess(images.read(filled)).to(how.device, PRECISIONS[how.precision])
         labels = torch.from_numpy(images.labels[filled]).to(how.device)
         with how.autocast():
-            reference = _perturbed(model, pixels, filled) if how.loss == "kl" else None
+            reference = perturbed(model, pixels, filled) if how.loss == "kl" else None
             read = _measure_batch(model, shape, pixels, labels, reference, families, how)
             if "weight_taylor" in families:  # a pass an image: none for the repeats that fill up
                 read["weight_taylor"] = _weight_taylor(model, shape, pixels[: len(batch)], labels, reference, how)
@@ -167,7 +167,7 @@ def _is_cpu_bf16(how: Pass) -> bool:
     return how.precision == "bf16" and how.device == "cpu"
 
 
-def _perturbed(model: nn.Module, pixels: Tensor, indices: IntArray) -> Tensor:
+def perturbed(model: nn.Module, pixels: Tensor, indices: IntArray) -> Tensor:
     """Return the model's logits for slightly noisy images; an image's noise follows from its index alone."""
     noise = [
         torch.randn(

@@ -1,6 +1,6 @@
 """The statistics of an image's units that methods may ask for, and the stored families that they come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,14 @@ STATISTICS = {
     "centred_square": Statistic("gradient", np.square, centred=True),
     **{family: Statistic(family) for family in _AS_STORED},
 }
+
+
+LOSS_FAMILIES = ("gradient", "shift", "weight_taylor", "skip")  # of these, a loss is asked
+
+
+def asks_loss(names: Iterable[str]) -> bool:
+    """Whether a loss stands behind one of the named statistics."""
+    return any(family in LOSS_FAMILIES for name in names for family in statistic_named(name).families)
 
 
 def statistic_named(name: str) -> Statistic:

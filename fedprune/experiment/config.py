@@ -149,6 +149,11 @@ class RunConfig:
         return f"{data}-{method}-seed{self.seed}-{self.identity()}"
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether labels of public images have a part in an edge model, beside those that the base learned from."""
+        return any(option.reads_labels for option in (self.selector, self.method, self.recovery, self.tokens))
+
+    @property
     def folder(self) -> Path:
         """Folder of the run."""
         return Path(self.runs) / self.title()

@@ -141,6 +141,7 @@ def write_record(
         "title": config.title(),
         "digest": digest_of(config.identity(), devices.to_dict("records"), ledger),
         "devices": {str(status): int(count) for status, count in statuses.items()},
+        "labels": config.reads_labels,
         "summary": summarise(devices),
         "seconds": round(seconds, 3),
         "versions": versions(),

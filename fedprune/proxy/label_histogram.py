@@ -17,6 +17,7 @@ class LabelHistogram(Selector):
     """Pool images at random with the device's own class counts (simulation only): what a mixture has to beat."""
 
     reads_private = True
+    reads_labels = True
 
     def choose(self, task: SelectionTask, size: int) -> tuple[IntArray, Mapping[str, float]]:
         """Draw within classes; a class with too few pool images leaves places to random images."""

@@ -82,10 +82,12 @@ class ProxySet:
 class Selector(ABC):
     """An option of kind `selector`: one file in this room.
 
-    One that serves as a bound sets `reads_private`: only a simulation can show it a device's own images.
+    One that serves as a bound sets `reads_private`: only a simulation can show it a device's own images; and
+    `reads_labels` where it asks those of the pool.
     """
 
     reads_private: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = False  # of the pool's images
 
     def select(self, task: SelectionTask) -> ProxySet:
         """Choose `task.size` images, fewer where the pool has fewer.

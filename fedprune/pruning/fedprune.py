@@ -48,11 +48,10 @@ class Fedprune(Ranking):
 
     @property
     def reads(self) -> Reads:
-        """What the importance reads, and nothing shared where the loss asks each device's own classes."""
-        if self.importance.own_classes:
-            return Reads()
-        pool = self.prior_sample if self.prior else 0
-        return Reads(self.importance.statistics(), pool=pool, loss=self.importance.loss)
+        """What the importance reads; nothing is shared where the loss asks each device's own classes."""
+        shared = not self.importance.own_classes
+        pool = self.prior_sample if self.prior and shared else 0
+        return Reads(self.importance.statistics(), proxy=shared, pool=pool, loss=self.importance.loss)
 
     def score(self, task: PruningTask) -> FloatArray:
         """Return the score of every unit on the device's proxy set, measured again as often as `reestimate` asks."""

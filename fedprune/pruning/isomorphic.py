@@ -44,6 +44,11 @@ class Isomorphic(Ranking):
 
     speeds: Speeds = field(default_factory=Speeds)
 
+    @property
+    def reads_labels(self) -> bool:
+        """In its own pass."""
+        return True
+
     def score(self, task: PruningTask) -> FloatArray:
         """Rank by Taylor importance within each kind."""
         taylor = mean_by_layer(weight_taylor(task, task.proxy, per_image=False), task.base.shape)

@@ -52,6 +52,11 @@ class PruningTask:
 class Method(ABC):
     """An option of kind `method`: one file in this room."""
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether it reads labels of the task's images; one that does not says so, and tables tell."""
+        return True
+
     def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:  # noqa: B027
         """Measure the evidence that many devices share in one pass, ahead of their `derive`.
 

@@ -79,6 +79,11 @@ class NuwaV2(Method):
         if self.multiple < 1 or self.calibration < 1 or not self.ridge > 0:
             raise ValueError("multiple, calibration and ridge must be positive.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """Where masks are learned."""
+        return self.epochs > 0
+
     def derive(self, task: PruningTask) -> EdgeModel:
         """Learn masks, choose widths and neurons, cut the rotated base, refit fc2.
 

@@ -16,6 +16,7 @@ from fedprune.devices.budget import Budget
 from fedprune.devices.groups import DIMENSIONS, WIDTHS, Floors
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
+from fedprune.evidence.statistics import asks_loss
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.obs import cut_neurons
 from fedprune.pruning.rotation import check_coordinates, in_coordinates
@@ -34,10 +35,10 @@ class Reads:
     """The evidence that all devices share in one pass.
 
     Attributes:
-        statistics: Names of `evidence.statistics.STATISTICS`; none means nothing is read, or nothing that is shared.
+        statistics: Names of `evidence.statistics.STATISTICS`; none means nothing is read that is declared here.
         proxy: Whether they are read on the devices' proxy sets.
         pool: On how many images of the pool's sample they are read; 0 for none.
-        loss: The loss behind them, see `evidence.losses`.
+        loss: The loss behind them, and behind the directions of a stream rotated by gradients, see `evidence.losses`.
     """
 
     statistics: tuple[str, ...] = ()
@@ -84,6 +85,12 @@ class Ranking(Method):
         """The shared evidence that `score` reads."""
         return Reads()
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the loss behind `reads`, or behind the directions of a rotated stream, asks them."""
+        by_gradients = self.stream == "rotated" and self.directions == "geo"
+        return self.reads.loss == "labels" and (by_gradients or asks_loss(self.reads.statistics))
+
     @abstractmethod
     def score(self, task: PruningTask) -> FloatArray:
         """Return one number for every unit, as a row in the order of `vit.units`; higher is more important.
@@ -95,9 +102,9 @@ class Ranking(Method):
     def prepare(self, evidence: Evidence, proxies: Iterable[IntArray], pool: IntArray) -> None:
         """Measure what `reads` declares in one pass."""
         reads = self.reads
-        if not reads.statistics:
-            return
         parts = [*(proxies if reads.proxy else ()), *([pool_sample(pool, reads.pool)] if reads.pool else ())]
+        if not reads.statistics or not parts:
+            return
         self._coordinates(evidence, pool).under(reads.loss).prepare(np.concatenate(parts), reads.statistics)
 
     def derive(self, task: PruningTask) -> EdgeModel:
@@ -116,7 +123,7 @@ class Ranking(Method):
         return replace(task, base=evidence.base, evidence=evidence)
 
     def _coordinates(self, evidence: Evidence, pool: IntArray) -> Evidence:
-        return in_coordinates(evidence, pool, self.attention, self.stream, self.directions)
+        return in_coordinates(evidence, pool, self.attention, self.stream, self.directions, self.reads.loss)
 
     def search(self, task: PruningTask, scores: FloatArray, budget: Budget | None = None) -> Keep:
         """Return the largest selection along `scores` within `budget`, or within the task's own.

@@ -22,11 +22,23 @@ def check_coordinates(method: Any) -> None:
             raise ValueError(f"{name} is {getattr(method, name)!r}; choose one of {', '.join(known)}.")
 
 
-def in_coordinates(evidence: Evidence, pool: IntArray, attention: str, stream: str, directions: str) -> Evidence:
-    """Return the evidence of the base in these coordinates; it computes the same. Directions are the whole pool's."""
+def in_coordinates(
+    evidence: Evidence, pool: IntArray, attention: str, stream: str, directions: str, loss: str
+) -> Evidence:
+    """Return the evidence of the base in these coordinates; it computes the same. Directions are the whole pool's.
+
+    Args:
+        evidence: That of the base as it is.
+        pool: Indices of the whole pool.
+        attention: One of `ATTENTION`.
+        stream: One of `STREAM`.
+        directions: Those of a rotated stream, one of `DIRECTIONS`.
+        loss: What directions of gradients (`geo`) differentiate.
+    """
     base = evidence.base
     if stream == "rotated":
-        base = evidence.once(("stream", directions), lambda: _rotated(evidence, pool, directions))
+        asked = evidence.under(loss) if directions == "geo" else evidence
+        base = asked.once(("stream", directions), lambda: _rotated(asked, pool, directions))
     return evidence.on(low_rank(base).base if attention == "low_rank" else base)
 
 

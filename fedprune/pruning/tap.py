@@ -75,6 +75,11 @@ class Tap(Method):
         if self.batch_size < 1 or self.batches < 1:
             raise ValueError("batch_size and batches must be at least 1.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """No."""
+        return False
+
     def derive(self, task: PruningTask) -> EdgeModel:
         """Measure both importances, find the target, cut.
 

@@ -40,6 +40,11 @@ class TorchPruning(Ranking):
         if self.importance not in ("taylor", "magnitude"):
             raise ValueError(f"importance is {self.importance!r}; choose taylor or magnitude.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """Where gradients are asked, or directions of them."""
+        return self.importance == "taylor" or super().reads_labels
+
     def score(self, task: PruningTask) -> FloatArray:
         """Let the library group and score.
 

@@ -53,6 +53,11 @@ class Finetune(Training, Recovery):
         """Whether it chooses an epoch."""
         return self.best_epoch
 
+    @property
+    def reads_labels(self) -> bool:
+        """Where they are part of the loss or choose the epoch."""
+        return self.distill < 1 or self.best_epoch
+
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return a trained copy of the edge model; its notes say what that cost."""
         began = time.perf_counter()

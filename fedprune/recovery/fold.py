@@ -60,6 +60,11 @@ class Fold(Recovery):
         if self.shrinkage not in SHRINKAGES:
             raise ValueError(f"shrinkage is {self.shrinkage!r}; choose one of {', '.join(SHRINKAGES)}.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """No."""
+        return False
+
     @torch.no_grad()
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return a folded copy of the edge model; its notes say what that cost."""

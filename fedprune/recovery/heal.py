@@ -61,6 +61,11 @@ class Heal(Recovery):
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop is {self.crop}; it is a share of an image's area, above 0 and at most 1.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """No."""
+        return False
+
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return a healed copy of the edge model; its notes say what that cost and where a limit stopped it."""
         began = time.perf_counter()

@@ -85,6 +85,11 @@ class LeastSquares(Recovery):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """No."""
+        return False
+
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return a copy of the edge model with refitted layers; its notes say what that cost."""
         began = time.perf_counter()

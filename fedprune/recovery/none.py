@@ -13,6 +13,11 @@ from fedprune.vit.surgery import EdgeModel
 class NoRecovery(Recovery):
     """Leave the weights as the method left them."""
 
+    @property
+    def reads_labels(self) -> bool:
+        """No."""
+        return False
+
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return `edge` itself."""
         return edge

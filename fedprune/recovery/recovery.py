@@ -16,6 +16,11 @@ class Recovery(ABC):
         """Whether it reads `task.validation`."""
         return False
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether it reads labels of the task's images; one that does not says so, and tables tell."""
+        return True
+
     @abstractmethod
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return the recovered edge model; only public images of the task are used."""

@@ -26,6 +26,7 @@ class Metric:
             over them in place of the mean.
         label: In words, with its unit.
         of_devices: Reads it of `devices.parquet`, one number a device.
+        of_run: Reads it of the record, one number a run.
         measurement: What must have been measured of the run, and `number` of it is read: one number a run.
         higher_is_better: None where neither is better.
         digits: After the decimal point.
@@ -34,6 +35,7 @@ class Metric:
     name: str
     label: str
     of_devices: Callable[[pd.DataFrame], "pd.Series[float]"] | None = None
+    of_run: Callable[[Record], float] | None = None
     measurement: Measurement | None = None
     number: str = ""
     higher_is_better: bool | None = True
@@ -58,8 +60,9 @@ class Metric:
             return pd.Series([self.measurement.read(folder, self.number)])
         if record is None:
             return pd.Series(dtype=float)
-        if self.of_devices is None:
-            return pd.Series([float(record.values["seconds"])])
+        if self.of_run is not None:
+            return pd.Series([self.of_run(record)])
+        assert self.of_devices is not None, "a number of a run or of its devices"
         return self.of_devices(_chosen(record.devices, only))
 
     def reduce(self, values: "pd.Series[float]") -> float:
@@ -112,7 +115,19 @@ METRICS: dict[str, Metric] = {
         Metric("upload", "report (kB)", _column("upload_bytes", 1000), higher_is_better=False, digits=2),
         Metric("download", "edge model sent (kB)", _column("download_bytes", 1000), higher_is_better=False, digits=0),
         Metric("derive_seconds", "deriving one model (s)", _column("derive_seconds"), higher_is_better=False, digits=2),
-        Metric("run:seconds", "time of the run (s)", higher_is_better=False),
+        Metric(
+            "run:seconds",
+            "time of the run (s)",
+            of_run=lambda record: float(record.values["seconds"]),
+            higher_is_better=False,
+        ),
+        Metric(
+            "run:labels",
+            "labels of public images read (1: yes)",
+            of_run=lambda record: float(record.values.get("labels", math.nan)),
+            higher_is_better=None,
+            digits=0,
+        ),
     )
 }
 

@@ -42,6 +42,7 @@ def contract(method: Any) -> list[Check]:
         *asked(what_cannot_be_met_is_refused_in_a_sentence),
         *asked(without_prepare_or_with_it_the_result_is_the_same),
         *asked(only_the_pool_is_read),
+        *asked(labels_that_it_does_not_read_change_nothing),
     ]
     if isinstance(method, Ranking):
         checks += asked(a_ranking_works_on_a_rotated_stream, family=FAMILIES)
@@ -157,6 +158,15 @@ def only_the_pool_is_read(method: Method) -> None:
     _, task = derive(method, images=10, beside=4)
     read = sorted(task.images.seen - set(task.pool.tolist()))
     expect(not read, f"it read image {read[:1]} of the server's, which is not in the pool.")
+
+
+def labels_that_it_does_not_read_change_nothing(method: Method) -> None:
+    """Tables tell which rows read labels of public images: `reads_labels` says so of a method."""
+    if method.reads_labels:
+        return
+    first, second = (derive(method, relabelled=other)[0].model.state_dict() for other in (False, True))
+    name = difference(first, second)
+    expect(not name, f"`reads_labels` is false, and with other labels the edge model differs in {name}.")
 
 
 def a_ranking_works_on_a_rotated_stream(method: Ranking, family: str) -> None:

@@ -42,6 +42,7 @@ def recovery_contract(recovery: Recovery) -> list[Check]:
         *asked(the_same_task_gives_the_same_bits),
         *asked(one_image_is_enough),
         *asked(only_the_pool_is_read),
+        *asked(labels_that_it_does_not_read_change_nothing),
     ]
 
 
@@ -131,6 +132,19 @@ def only_the_pool_is_read(recovery: Recovery) -> None:
     assert isinstance(task.images, WatchedImages)
     read = sorted(task.images.seen - set(task.pool.tolist()))
     expect(not read, f"it read image {read[:1]} of the server's, which is not in the pool.")
+
+
+def labels_that_it_does_not_read_change_nothing(recovery: Recovery) -> None:
+    """Tables tell which rows read labels of public images: `reads_labels` says so of a recovery."""
+    if recovery.reads_labels:
+        return
+    base = random_base(dtype=torch.float32)
+    edge = half(base)
+    first, second = (
+        recovery.recover(edge, task_of(base, relabelled=other)).model.state_dict() for other in (False, True)
+    )
+    name = difference(first, second)
+    expect(not name, f"`reads_labels` is false, and with other labels the recovered model differs in {name}.")
 
 
 def own_model(family: str = "plain") -> tuple[torch.nn.Module, tuple[int, ...], OwnImages]:

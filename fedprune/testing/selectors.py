@@ -27,6 +27,7 @@ def contract(selector: Selector) -> list[Check]:
         *asked(the_set_has_its_size_no_image_twice_and_rises),
         *asked(the_order_of_the_pool_changes_nothing),
         *asked(the_same_task_gives_the_same_set),
+        *asked(labels_that_it_does_not_read_change_nothing),
     ]
     if getattr(selector, "reads_private", False):
         return [*checks, *asked(without_a_private_view_it_is_refused)]
@@ -80,6 +81,17 @@ def the_same_task_gives_the_same_set(selector: Selector) -> None:
     """Randomness comes from the task's generator and nothing else."""
     first, second = under_two_generators(lambda: selector.select(selection_task()).indices)
     expect(np.array_equal(first, second), f"one task gives two sets. {GLOBAL_RANDOMNESS}")
+
+
+def labels_that_it_does_not_read_change_nothing(selector: Selector) -> None:
+    """Tables tell which rows read labels of public images: `reads_labels` says so of a selector."""
+    task = selection_task()
+    assert task.private is not None
+    if getattr(selector, "reads_labels", False):
+        return
+    other = replace(task, private=replace(task.private, pool_labels=task.private.pool_labels[::-1]))
+    same = np.array_equal(selector.select(other).indices, selector.select(task).indices)
+    expect(same, "`reads_labels` is false, and with other labels of the pool it chooses another set.")
 
 
 def a_small_pool_is_taken_whole(selector: Selector) -> None:

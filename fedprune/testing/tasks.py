@@ -82,6 +82,7 @@ def task_of(
     cache: Path | None = None,
     seed: int = 0,
     beside: int = 0,
+    relabelled: bool = False,
 ) -> PruningTask:
     """Return a task on random labelled images.
 
@@ -94,6 +95,7 @@ def task_of(
         cache: Folder of the evidence; by default one that goes when the evidence goes.
         seed: Of images, proxy set and task.
         beside: Images behind those of the pool, which a validation cut would be.
+        relabelled: Whether every image has the next class's label: another task for whoever reads labels.
     """
     draw = np.random.default_rng(seed)
     pixels = draw.integers(0, 256, (images, 16, 16, 3), dtype=np.uint8)
@@ -103,6 +105,8 @@ def task_of(
     if beside:
         pixels = np.concatenate([pixels, draw.integers(0, 256, (beside, 16, 16, 3), dtype=np.uint8)])
         labels = np.concatenate([labels, draw.integers(0, CLASSES, beside)])
+    if relabelled:
+        labels = (labels + 1) % CLASSES
     photos = WatchedImages(pixels, labels)
     folder = TemporaryDirectory(prefix="fedprune-testing-")
     cache = cache or Path(folder.name)

@@ -160,6 +160,11 @@ class Reducer(ABC):
         if self.train not in TRAINS:
             raise ValueError(f"train is {self.train!r}; choose one of {', '.join(TRAINS)}")
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the pool's labels are part of what trains it."""
+        return (self.trained or self.train == "all") and self.training.label_weight > 0
+
     @abstractmethod
     def stages(self, shape: Shape) -> dict[int, Stage]:
         """Return new stages for a base of `shape` by block index; parameters start from a fixed seed."""

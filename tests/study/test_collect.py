@@ -58,6 +58,7 @@ def cell(tmp_path, seed: int, finished: bool = True) -> Cell:
         ("worst upload", {}, 3.0),
         ("device:proxy_quality", {}, 0.5),
         ("run:seconds", {}, 12.5),
+        ("run:labels", {}, 1),
     ],
 )
 def test_a_metric_is_what_one_works_out_by_hand(tmp_path, name, only, expected):

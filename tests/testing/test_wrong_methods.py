@@ -55,6 +55,15 @@ class Peeking(Random):
 
 
 @dataclass(frozen=True)
+class Whispering(Random):
+    """Reads labels and says that it reads none."""
+
+    def score(self, task):
+        scores = super().score(task)
+        return scores[::-1].copy() if task.images.labels[0] % 2 else scores
+
+
+@dataclass(frozen=True)
 class Deaf(Random):
     """Keeps all classes whatever the device says."""
 
@@ -102,6 +111,7 @@ class Boastful(Random):
         ),
         (Fickle, "the_same_task_gives_the_same_bits", "two edge models of one task differ in .* Draw from a stream"),
         (Peeking, "only_the_pool_is_read", r"it read image \[10\] of the server's, which is not in the pool."),
+        (Whispering, "labels_that_it_does_not_read_change_nothing", "`reads_labels` is false, and with other labels"),
         (
             Deaf,
             "classes_that_a_device_names_are_the_rows_that_stay",

@@ -15,6 +15,7 @@ from fedprune.privacy.anchored import Anchored
 from fedprune.privacy.none import Unprotected
 from fedprune.privacy.votes import Votes
 from fedprune.proxy.label_histogram import LabelHistogram
+from fedprune.proxy.oracle import Oracle
 from fedprune.proxy.quota_ratio import QuotaRatio
 from fedprune.proxy.random import Random
 from fedprune.recovery.least_squares import LeastSquares
@@ -138,6 +139,24 @@ class InPlace(LeastSquares):
 
 
 @dataclass(frozen=True)
+class Whispering(LeastSquares):
+    """Reads labels and says that it reads none."""
+
+    def recover(self, edge, task):
+        recovered = super().recover(edge, task)
+        recovered.model.head.bias.data += float(task.images.labels[0])
+        return recovered
+
+
+@dataclass(frozen=True)
+class Overhearing(Oracle):
+    """Reads labels of the pool and says that it reads none."""
+
+    def choose(self, task, size):
+        return task.indices[np.argsort(task.private.pool_labels, kind="stable")[:size]], {}
+
+
+@dataclass(frozen=True)
 class Awake(PersonalFinetune):
     """Leaves the model in training mode."""
 
@@ -206,6 +225,7 @@ class Empty(LabelMix):
         ("selector", Positional, "the_set_has_its_size_no_image_twice_and_rises", "an image that is not in the pool"),
         ("selector", Ordered, "the_order_of_the_pool_changes_nothing", "another order of the same pool"),
         ("selector", Spying, "a_private_view_changes_nothing", "say reads_private = True"),
+        ("selector", Overhearing, "labels_that_it_does_not_read_change_nothing", "with other labels of the pool"),
         ("mixture", Narrow, "any_number_of_images", "rejects the report: covariances: smaller than the floor"),
         ("mechanism", Overclaiming, "entries_prove_the_claimed_epsilon", r"the option says epsilon 0\.5"),
         ("mechanism", Noiseless, "noise_follows_its_seeds", "another seed gives the same release: is there noise"),
@@ -214,6 +234,7 @@ class Empty(LabelMix):
         ("tokens", Miscounting, "macs_are_those_that_torch_counts", r"it counts \d+ MACs, and torch sees \d+"),
         ("tokens", Lasting, "keep_ratio_one_is_the_base", "with keep=1 logits are"),
         ("recovery", InPlace, "weights_change_and_nothing_else", "the edge model's .* was changed in place"),
+        ("recovery", Whispering, "labels_that_it_does_not_read_change_nothing", "with other labels the recovered"),
         ("personal", Awake, "it_trains_the_same_way_every_time", "left in training mode"),
         ("personal", Restless, "it_trains_the_same_way_every_time", "the same training twice differs in head.bias"),
         ("partition", Leaking, "no_image_stands_in_two_parts", "an image of train stands in two parts"),
