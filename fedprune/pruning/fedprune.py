@@ -17,12 +17,14 @@ from fedprune.vit.surgery import EdgeModel, cut
 @register("method", "fedprune")
 @dataclass(frozen=True)
 class Fedprune(Ranking):
-    """Taylor gates on the device's proxy set, NuWa's singular directions, and a price a unit: ours.
+    """Taylor gates on the device's proxy set, rotated stream and heads, a price a unit, a surgeon for neurons: ours.
 
     A unit's score is the mean absolute derivative of the loss by its gate (first-order Taylor, Molchanov et al. 2016;
     as gates also in NViT), about the unit's mean, over the square root of the parameters that its removal frees. Heads
-    are scored and cut in singular directions (NuWa, arXiv 2504.03118, equations 5 and 9 to 12). Ours: the centring, the
-    square root of the cost, and their joining into one ranking of all widths.
+    are scored and cut in singular directions (NuWa, arXiv 2504.03118, equations 5 and 9 to 12), the embedding in
+    principal directions of the residual stream (after SliceGPT, arXiv 2401.15024). Which neurons go, once the search
+    has said how many, Optimal Brain Surgeon decides (by columns as in ZipLM, arXiv 2302.04089). Ours: the centring, the
+    square root of the cost, one rotation for all blocks, and the joining into one ranking of all widths.
 
     Attributes:
         importance: How evidence becomes scores.
@@ -37,6 +39,8 @@ class Fedprune(Ranking):
     prior_sample: int = 2048
     reestimate: float = 0.0
     attention: str = field(default="low_rank", kw_only=True)
+    stream: str = field(default="rotated", kw_only=True)
+    neurons: str = field(default="obs", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,4 +85,5 @@ class Fedprune(Ranking):
         before = task.evidence.measured
         edge = super().derive(task)
         again = len(list(removal_steps(task.base.shape, task.budget, self.reestimate))) * len(task.proxy)
-        return replace(edge, notes={"own_image_passes": task.evidence.measured - before + again})
+        surgeon = len(np.unique(task.proxy)) if self.neurons == "obs" else 0
+        return replace(edge, notes={"own_image_passes": task.evidence.measured - before + again + surgeon})

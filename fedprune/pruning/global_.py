@@ -1,13 +1,15 @@
 """One evidence for all: the yardstick that task-adaptive pruning has to beat."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
 from fedprune.pruning.importance import Importance
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
+from fedprune.pruning.rotation import SAMPLE
 from fedprune.pruning.sample import pool_sample
+from fedprune.vit.surgery import EdgeModel
 
 
 @register("method", "global")
@@ -23,6 +25,8 @@ class Global(Ranking):
     importance: Importance = field(default_factory=Importance)
     sample: int = 2048
     attention: str = field(default="low_rank", kw_only=True)
+    stream: str = field(default="rotated", kw_only=True)
+    neurons: str = field(default="obs", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,3 +43,11 @@ class Global(Ranking):
         """Return the scores of the pool's evidence."""
         evidence, sample = task.evidence.under(self.importance.loss), pool_sample(task.pool, self.sample)
         return self.importance.score(task.base, lambda statistic: evidence.mean_row(statistic, sample))
+
+    def derive(self, task: PruningTask) -> EdgeModel:
+        """Score, search the budget, cut; neurons, too, are chosen on images of the whole pool.
+
+        Raises:
+            BudgetError: no legal model is small enough.
+        """
+        return super().derive(replace(task, proxy=pool_sample(task.pool, SAMPLE)))

@@ -105,7 +105,8 @@ def test_global_is_the_same_for_every_device_and_fedprune_is_not(base, images, t
     first, second = (make_task(base, images, tmp_path, proxy=proxy) for proxy in (np.arange(10), np.arange(30, 40)))
     assert same(Global().derive(first), Global().derive(second))
     assert not same(Fedprune().derive(first), Fedprune().derive(second))
-    assert same(Fedprune(prior=1e12).derive(first), Global().derive(second))
+    alike = (Fedprune(prior=1e12, neurons="score"), Global(neurons="score"))
+    assert same(alike[0].derive(first), alike[1].derive(second))
 
 
 def test_fedprune_on_the_whole_pool_is_global(base, images, tmp_path):
@@ -126,7 +127,7 @@ def test_low_rank_attention_is_cut_in_rotated_axes_and_loses_nothing_where_nothi
     assert edge.source is not base
     assert not torch.equal(edge.model.blocks[0].attn.qkv.weight, base.model.blocks[0].attn.qkv.weight)
     torch.testing.assert_close(edge.model(pixels), base.model(pixels), rtol=0, atol=1e-4)
-    plain = Fedprune(attention="as_is").derive(task)
+    plain = Fedprune(attention="as_is", stream="as_is").derive(task)
     assert plain.source is base
     assert torch.equal(plain.model(pixels), base.model(pixels))
 
