@@ -19,7 +19,8 @@ from fedprune.core.errors import FedpruneError
 from fedprune.federation import messages
 from fedprune.federation.roster import Roster
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
-from fedprune.protocol.round import Delivery, Round, ask, close_reports, deliveries, end, take_evaluation, take_report
+from fedprune.protocol.deliveries import Delivery, deliveries
+from fedprune.protocol.round import Round, ask, close_reports, end, take_evaluation, take_report
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.setup import Setup
 

@@ -4,9 +4,9 @@
    what an interrupted try has left of a device is taken up instead.
 2. `take_report`: each answer is checked. What is wrong costs its own device the rest of the round and nobody else.
 3. `close_reports`: in virtual time, reports that come too late are not waited for.
-4. `deliveries`: all proxy sets are chosen, the evidence that they need is read in one pass, then one device after the
-   other gets its edge model, within its budget, to evaluate or to train on its own images. In a simulation it may get
-   a second model, its upper mark, derived from the device's own images.
+4. `deliveries.deliveries`: all proxy sets are chosen, the evidence that they need is read in one pass, then one device
+   after the other gets its edge model, within its budget, to evaluate or to train on its own images. In a simulation it
+   may get a second model, its upper mark, derived from the device's own images.
 5. `take_evaluation`: counts over private test images fill the device's row; its last answer closes it.
 6. `end`: whoever has not answered by then has failed.
 
@@ -16,25 +16,20 @@ first in the order of these steps counts, and counts of test images stand in a r
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fedprune.core.errors import DiskError, FedpruneError, ReportRejected
-from fedprune.core.text import describe
+from fedprune.core.errors import FedpruneError, ReportRejected
 from fedprune.devices.clock import Timeline
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
-from fedprune.protocol.deriving import EDGE, UPPER_MARK, Executor, Failure, InTurn, Outcome, Task, UpperMarks, status_of
+from fedprune.protocol.deriving import EDGE, Executor, Failure, UpperMarks, status_of
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
-from fedprune.protocol.storage import StoredModel
-from fedprune.proxy.selector import ProxySet
 from fedprune.recovery.personal import Personal
 
 Answer = Evaluation | PersonalEvaluation | Failure
-EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
 
 logger = logging.getLogger(__name__)
 
@@ -84,33 +79,13 @@ class Round:
         return role == EDGE and self.personal.passes() > 0
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """A model on its way to a device.
-
-    Attributes:
-        device: Whose it is.
-        role: `edge`, or `oracle` for an upper mark.
-        stored: The model, taken apart.
-    """
-
-    device: int
-    role: str
-    stored: StoredModel
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The base class of each of its outputs."""
-        return tuple(self.stored.card["classes"])
-
-
 def ask(state: Round, missing: Mapping[int, str]) -> list[int]:
     """Return the devices that have to be asked for a report; `missing` says of the others why they cannot be."""
     for device, reason in missing.items():
-        _fail(state, device, reason)
+        fail(state, device, reason)
     for device in sorted(state.rows):
         if state.timeline is not None and device not in state.timeline.asked:
-            _fail(state, device, f"not asked: {len(state.timeline.asked)} devices were")
+            fail(state, device, f"not asked: {len(state.timeline.asked)} devices were")
     asked = [device for device in sorted(state.rows) if device not in state.done and not _restore(state, device)]
     state.observer.phase("reports", len(asked))
     return asked
@@ -133,7 +108,7 @@ def take_report(state: Round, device: int, answer: Callable[[], Upload]) -> str:
         upload = answer()
         _accept(state, device, upload)
     except FedpruneError as error:
-        _fail(state, device, str(error), status_of(error))
+        fail(state, device, str(error), status_of(error))
     else:
         state.observer.report(device, upload)
     state.observer.advance("reports", state.rows[device].status)
@@ -150,7 +125,7 @@ def close_reports(state: Round, request_bytes: int) -> None:
             continue
         macs = (row.train_images or 0) * row.base_macs
         if reason := state.timeline.report(device, macs, request_bytes, row.upload_bytes):
-            _fail(state, device, reason)
+            fail(state, device, reason)
         else:
             arrived.append(device)
     late = state.timeline.close_reports(arrived)
@@ -158,25 +133,7 @@ def close_reports(state: Round, request_bytes: int) -> None:
         if device in late or state.rows[device].extra.get("virtual_closed_s") != state.timeline.closed:
             _reopen(state, device)
     for device, reason in late.items():
-        _fail(state, device, reason)
-
-
-def deliveries(state: Round) -> Iterator[Delivery]:
-    """Choose all proxy sets, compute the evidence that they need, then derive model after model as they are asked for.
-
-    A model that cannot be derived costs its device the rest of the round.
-    """
-    proxies = _choose_proxies(state)
-    state.observer.phase("deriving", len(proxies))
-    state.observer.phase("evaluating", len(proxies))
-    marks = {} if state.upper_marks is None else {UPPER_MARK: state.upper_marks}
-    executor = state.executor or InTurn({EDGE: state.server, **marks})
-    roles = [EDGE, *marks]
-    for task, outcome in executor.derive(_tasks(state, proxies, roles)):
-        if task.device not in state.done and (delivery := _deliver(state, task, outcome)) is not None:
-            yield delivery
-        if task.role == roles[-1]:
-            state.observer.advance("deriving", state.rows[task.device].status)
+        fail(state, device, reason)
 
 
 def take_evaluation(
@@ -199,7 +156,7 @@ def take_evaluation(
         answers[role] = answer(state.rows[device].test_images)
     except FedpruneError as error:
         answers[role] = Failure(status_of(error), str(error))
-    _settle(state, device)
+    settle(state, device)
     if device in state.done:
         state.observer.advance("evaluating", state.rows[device].status)
 
@@ -210,17 +167,17 @@ def end(state: Round) -> None:
     for device in sorted(set(state.rows) - state.done):
         answers = state.answers.setdefault(device, {EDGE: None})
         answers.update({role: silence for role, answer in answers.items() if answer is None})
-        _settle(state, device)
+        settle(state, device)
 
 
-def _settle(state: Round, device: int) -> None:
+def settle(state: Round, device: int) -> None:
     """Close a device's row as soon as nothing that is still awaited can change it."""
     answers, row = state.answers[device], state.rows[device]
     for answer in answers.values():
         if answer is None:
             return
         if isinstance(answer, Failure):
-            _fail(state, device, answer.reason, answer.status)
+            fail(state, device, answer.reason, answer.status)
             return
     for role, answer in answers.items():
         if role == EDGE and isinstance(answer, Evaluation | PersonalEvaluation):
@@ -230,7 +187,7 @@ def _settle(state: Round, device: int) -> None:
     _close(state, device)
 
 
-def _fail(state: Round, device: int, reason: str, status: str = "failed") -> None:
+def fail(state: Round, device: int, reason: str, status: str = "failed") -> None:
     """Close the row of a device that will get no further."""
     if device not in state.done:
         state.rows[device].fail(status, reason)
@@ -270,59 +227,3 @@ def _accept(state: Round, device: int, upload: Upload) -> None:
     row.upload_bytes = len(upload.report)
     row.reported(report)
     state.released[device] = upload.ledger
-
-
-def _choose_proxies(state: Round) -> dict[int, ProxySet]:
-    """Choose the proxy set of every device that is still in the round, and compute the evidence that all need."""
-    proxies = {}
-    for device in sorted(set(state.server.reports) - state.done):
-        start, notes = time.perf_counter(), state.rows[device].extra
-        try:
-            proxy = proxies[device] = state.server.choose_proxy(device)
-            notes["proxy_seconds"] = time.perf_counter() - start
-            notes.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
-        except (DiskError, OSError):  # this machine's affair: no device has failed
-            raise
-        except Exception as error:  # an odd report must not end the others' run
-            logger.exception("device %d: no proxy set", device)
-            _fail(state, device, f"no proxy set: {describe(error)}")
-    if proxies:
-        state.server.prepare([proxy.indices for proxy in proxies.values()])
-        if state.upper_marks is not None:
-            state.upper_marks.prepare_upper_marks(list(proxies))
-    return proxies
-
-
-def _tasks(state: Round, proxies: Mapping[int, ProxySet], roles: Sequence[str]) -> Iterator[Task]:
-    """Yield the models that are to be derived, device after device, but those of devices that are out by then."""
-    for device, proxy in proxies.items():
-        state.answers[device] = dict.fromkeys(roles)
-        report = state.server.reports[device]
-        for role in roles:
-            if device not in state.done:
-                marks = state.upper_marks if role == UPPER_MARK else None
-                if marks is None:
-                    indices, recovery = proxy.indices, state.server.choose_recovery_images(device)
-                else:
-                    indices, recovery = marks.oracle_proxy(device), marks.oracle_recovery_images(device)
-                yield Task(device, role, indices, report.budget, report.classes, recovery)
-            elif role == roles[-1]:
-                state.observer.advance("deriving", state.rows[device].status)
-
-
-def _deliver(state: Round, task: Task, outcome: Outcome) -> Delivery | None:
-    """Make of a derived model what is sent, or keep among the device's answers why there is none."""
-    device, row = task.device, state.rows[task.device]
-    if isinstance(outcome, Failure):
-        state.answers[device][task.role] = outcome
-        _settle(state, device)
-        return None
-    if task.role == EDGE:
-        row.derived(outcome.params, outcome.macs, outcome.stored.size, outcome.seconds, outcome.notes)
-        state.observer.edge_model(device, outcome.stored)
-        work = row.work(state.personal.passes())
-        late = state.timeline and state.timeline.model(device, work, row.download_bytes, EVALUATION_BYTES)
-        if late:
-            _fail(state, device, late)
-            return None
-    return Delivery(device, task.role, outcome.stored)

@@ -15,10 +15,11 @@ from fedprune.experiment.compose import compose
 from fedprune.experiment.journal import Journal
 from fedprune.experiment.record import digest_of
 from fedprune.protocol.answers import Upload
+from fedprune.protocol.deliveries import deliveries
 from fedprune.protocol.deriving import EDGE, UPPER_MARK
 from fedprune.protocol.device import evaluate, make_report
 from fedprune.protocol.observer import Observer
-from fedprune.protocol.round import ask, close_reports, deliveries, end, take_evaluation, take_report
+from fedprune.protocol.round import ask, close_reports, end, take_evaluation, take_report
 from fedprune.protocol.simulation import open_simulation
 from tests.situations import held
 

@@ -4,9 +4,10 @@ import pytest
 
 from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
 from fedprune.experiment.compose import compose
+from fedprune.protocol.deliveries import deliveries
 from fedprune.protocol.device import evaluate, make_report
 from fedprune.protocol.observer import Observer
-from fedprune.protocol.round import ask, close_reports, deliveries, end, take_evaluation, take_report
+from fedprune.protocol.round import ask, close_reports, end, take_evaluation, take_report
 from fedprune.protocol.simulation import open_simulation
 
 DEVICES = 4
