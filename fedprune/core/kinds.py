@@ -26,6 +26,7 @@ KINDS: dict[str, Kind] = {
     "mixture": Kind("fedprune.mixture", "mixtures"),
     "mechanism": Kind("fedprune.privacy", "mechanisms"),
     "selector": Kind("fedprune.proxy", "selectors"),
+    "cohorts": Kind("fedprune.cohorts", "cohorts"),
     "method": Kind("fedprune.pruning", "methods"),
     "recovery": Kind("fedprune.recovery", "recovery"),
     "personal": Kind("fedprune.recovery", "personal"),

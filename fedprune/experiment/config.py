@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from fedprune.cohorts.cohorts import CUT, Cohorts
+from fedprune.cohorts.none import NoCohorts
 from fedprune.core.errors import ConfigError
 from fedprune.core.hashing import content_hash
 from fedprune.core.kinds import KINDS
@@ -70,6 +72,7 @@ class RunConfig:
     method: Method
     recovery: Recovery
     engine: Engine
+    cohorts: Cohorts = field(default_factory=NoCohorts)
     personal: Personal = field(default_factory=NoPersonal)
     tokens: Reducer = field(default_factory=NoReduction)
     splitting: Splitting = field(default_factory=Splitting)
@@ -100,6 +103,10 @@ class RunConfig:
         splits = not isinstance(self.tokens, NoReduction) or getattr(self.budgets, "limit", "") == "latency"
         if self.recovery_size is not None and splits:
             raise ValueError("recovery_size needs tokens=none and no limit of latency: splits learn from the proxy set")
+        if self.cohorts.share == CUT and splits:
+            raise ValueError(
+                "cohorts.share=cut needs tokens=none and no limit of latency: splits recover what they cut"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, options by name, and what came from the environment as it was written."""
@@ -131,6 +138,8 @@ class RunConfig:
             del values["tokens"]
         if isinstance(self.tokens, NoReduction) and self.splitting.profile is None:  # nothing to split
             del values["splitting"]
+        if isinstance(self.cohorts, NoCohorts):
+            del values["cohorts"]
         if isinstance(self.personal, NoPersonal):
             del values["personal"]
         if getattr(self.partition, "test", None) == "test_images":  # as always but for one comparison

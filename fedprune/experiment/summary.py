@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fedprune.cohorts.cohorts import MODEL
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -53,7 +55,8 @@ def accuracies(devices: pd.DataFrame) -> pd.DataFrame:
 def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
     """Average a run: plain mean, image-weighted mean and the mean of the worst 10 % of devices (at least one).
 
-    Only devices whose edge model was evaluated count; `measured` says how many those are.
+    Only devices whose edge model was evaluated count; `measured` says how many those are. Where devices share,
+    `cohorts` and `models` say how many of each there were.
     """
     values = accuracies(devices)
     measured = values["edge"].notna()
@@ -69,7 +72,17 @@ def summarise(devices: pd.DataFrame) -> dict[str, float | int | None]:
     for name in ("params", "macs"):
         kept = (devices[name].astype("Float64") / devices[f"base_{name}"]).dropna()
         summary[f"{name}_kept"] = _number(kept.mean())
+    if "cohort" in devices:
+        summary.update(_shared(devices))
     return summary
+
+
+def _shared(devices: pd.DataFrame) -> dict[str, int]:
+    """Count cohorts and the models that were derived for them."""
+    derived = devices[devices["cohort"].notna() & devices["params"].notna()]
+    cohorts = derived["cohort"].nunique()
+    alone = derived["cohort_share"].ne(MODEL)
+    return {"cohorts": cohorts, "models": int(alone.sum()) + derived.loc[~alone, "cohort"].nunique()}
 
 
 def _floats(column: pd.Series) -> pd.Series:

@@ -154,6 +154,7 @@ def task_from_bytes(data: bytes) -> Task:
         Budget(**plain["budget"]),
         None if classes is None else tuple(classes),
         RecoveryImages(**{name: _indices(values) for name, values in plain["recovery"].items()}),
+        plain["cut_of"],
     )
 
 

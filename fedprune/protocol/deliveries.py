@@ -5,14 +5,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedprune.cohorts.cohorts import MODEL
+from fedprune.cohorts.none import NoCohorts
 from fedprune.core.errors import DiskError
 from fedprune.core.text import describe
+from fedprune.data.images import IntArray
 from fedprune.protocol.deriving import EDGE, UPPER_MARK, Failure, InTurn, Outcome, Task
-from fedprune.protocol.round import Round, fail, settle
+from fedprune.protocol.round import Round, fail, settle, take_back
+from fedprune.protocol.sharing import Shared, edge_tasks, share
 from fedprune.protocol.storage import StoredModel
-from fedprune.proxy.selector import ProxySet
 
 EVALUATION_BYTES = 256  # of an answer with counts, about; for virtual time only
+LEFT_OUT = "No cohort that is large enough (cohorts.minimum) has a model within its budget."
+
+Group = tuple[Shared, list[int]]  # a cohort, and its members that are still to get a model
 
 logger = logging.getLogger(__name__)
 
@@ -38,30 +44,48 @@ class Delivery:
 
 
 def deliveries(state: Round) -> Iterator[Delivery]:
-    """Choose all proxy sets, compute the evidence that they need, then derive model after model as they are asked for.
+    """Choose all proxy sets, form cohorts, read the evidence in one pass, then derive model after model as asked for.
 
-    A model that cannot be derived costs its device the rest of the round.
+    A model that cannot be derived costs the devices that would have got it the rest of the round.
     """
     proxies = _choose_proxies(state)
-    state.observer.phase("deriving", len(proxies))
-    state.observer.phase("evaluating", len(proxies))
+    cohorts = _form_cohorts(state, proxies)
+    devices = [device for _, members in cohorts for device in members]
+    _prepare(state, cohorts, devices)
+    state.observer.phase("deriving", len(devices))
+    state.observer.phase("evaluating", len(devices))
     marks = {} if state.upper_marks is None else {UPPER_MARK: state.upper_marks}
     executor = state.executor or InTurn({EDGE: state.server, **marks})
     roles = [EDGE, *marks]
-    for task, outcome in executor.derive(_tasks(state, proxies, roles)):
-        if task.device not in state.done and (delivery := _deliver(state, task, outcome)) is not None:
-            yield delivery
-        if task.role == roles[-1]:
-            state.observer.advance("deriving", state.rows[task.device].status)
+    sharing = {shared.cohort.number: members for shared, members in cohorts} if _one_for_all(state) else {}
+    for task, outcome in executor.derive(_tasks(state, cohorts, proxies, roles)):
+        members = sharing[task.device] if task.role == EDGE and sharing else [task.device]
+        for device in members:
+            if device not in state.done:
+                delivery = _deliver(state, device, task.role, outcome, len(members))
+                if delivery is not None:
+                    yield delivery
+            if task.role == roles[-1]:
+                state.observer.advance("deriving", state.rows[device].status)
 
 
-def _choose_proxies(state: Round) -> dict[int, ProxySet]:
-    """Choose the proxy set of every device that is still in the round, and compute the evidence that all need."""
+def _one_for_all(state: Round) -> bool:
+    """Say whether all members of a cohort get the same model."""
+    return state.server.options.cohorts.share == MODEL
+
+
+def _choose_proxies(state: Round) -> dict[int, IntArray]:
+    """Choose the own proxy set of every device that is still in the round.
+
+    Where devices share, those whose rows an earlier try has closed count too: the others' cohorts are as they were.
+    """
+    gone = state.done if isinstance(state.server.options.cohorts, NoCohorts) else state.done - state.begun.keys()
     proxies = {}
-    for device in sorted(set(state.server.reports) - state.done):
-        start, notes = time.perf_counter(), state.rows[device].extra
+    for device in sorted(set(state.server.reports) - gone):
+        start, notes = time.perf_counter(), state.begun.get(device, state.rows[device]).extra
         try:
-            proxy = proxies[device] = state.server.choose_proxy(device)
+            proxy = state.server.choose_proxy(device)
+            proxies[device] = proxy.indices
             notes["proxy_seconds"] = time.perf_counter() - start
             notes.update({f"proxy_{name}": value for name, value in proxy.diagnostics.items()})
         except (DiskError, OSError):  # this machine's affair: no device has failed
@@ -69,43 +93,83 @@ def _choose_proxies(state: Round) -> dict[int, ProxySet]:
         except Exception as error:  # an odd report must not end the others' run
             logger.exception("device %d: no proxy set", device)
             fail(state, device, f"no proxy set: {describe(error)}")
-    if proxies:
-        state.server.prepare([proxy.indices for proxy in proxies.values()])
-        if state.upper_marks is not None:
-            state.upper_marks.prepare_upper_marks(list(proxies))
     return proxies
 
 
-def _tasks(state: Round, proxies: Mapping[int, ProxySet], roles: Sequence[str]) -> Iterator[Task]:
-    """Yield the models that are to be derived, device after device, but those of devices that are out by then."""
-    for device, proxy in proxies.items():
-        state.answers[device] = dict.fromkeys(roles)
-        report = state.server.reports[device]
-        for role in roles:
-            if device not in state.done:
-                marks = state.upper_marks if role == UPPER_MARK else None
-                if marks is None:
-                    indices, recovery = proxy.indices, state.server.choose_recovery_images(device)
-                else:
-                    indices, recovery = marks.oracle_proxy(device), marks.oracle_recovery_images(device)
-                yield Task(device, role, indices, report.budget, report.classes, recovery)
-            elif role == roles[-1]:
+def _form_cohorts(state: Round, proxies: Mapping[int, IntArray]) -> list[Group]:
+    """Form cohorts; return those with members that are still to get a model, and who these are."""
+    if not proxies:
+        return []
+    options = state.server.options.cohorts
+    found = share(state.server, proxies)
+    if not isinstance(options, NoCohorts):
+        columns = {device: shared.columns(options.share) for shared in found for device in shared.cohort.members}
+        for device in proxies:
+            _join(state, device, columns.get(device, {}))
+    groups = [(shared, [device for device in shared.cohort.members if device not in state.done]) for shared in found]
+    return [(shared, members) for shared, members in groups if members]
+
+
+def _join(state: Round, device: int, columns: Mapping[str, float | str]) -> None:
+    """Note a device's cohort; what an earlier try has closed with another one is opened again."""
+    if device in state.done:
+        if state.rows[device].extra.get("cohort_id") == columns.get("cohort_id"):
+            return
+        take_back(state, device)
+    state.rows[device].extra.update(columns)
+    if not columns:
+        fail(
+            state, device, "No cohort that is large enough (cohorts.minimum) has a model within its budget.", "refused"
+        )
+
+
+def _prepare(state: Round, cohorts: Sequence[Group], devices: Sequence[int]) -> None:
+    """Compute the evidence that all models need, in one pass."""
+    if cohorts:
+        state.server.prepare([shared.proxy for shared, _ in cohorts])
+        if state.upper_marks is not None:
+            state.upper_marks.prepare_upper_marks(devices)
+
+
+def _tasks(
+    state: Round, cohorts: Sequence[Group], proxies: Mapping[int, IntArray], roles: Sequence[str]
+) -> Iterator[Task]:
+    """Yield the models that are to be derived, cohort after cohort, but upper marks of devices that are out by then."""
+    marks = state.upper_marks
+    for shared, members in cohorts:
+        for device in members:
+            state.answers[device] = dict.fromkeys(roles)
+        yield from edge_tasks(state.server, shared, proxies, members)
+        for device in members if marks is not None else ():
+            if device in state.done:
                 state.observer.advance("deriving", state.rows[device].status)
+            elif marks is not None:
+                report, indices = state.server.reports[device], marks.oracle_proxy(device)
+                recovery = marks.oracle_recovery_images(device)
+                yield Task(device, UPPER_MARK, indices, report.budget, report.classes, recovery)
 
 
-def _deliver(state: Round, task: Task, outcome: Outcome) -> Delivery | None:
-    """Make of a derived model what is sent, or keep among the device's answers why there is none."""
-    device, row = task.device, state.rows[task.device]
+def _deliver(state: Round, device: int, role: str, outcome: Outcome, members: int) -> Delivery | None:
+    """Make of a derived model what is sent, or keep among the device's answers why there is none.
+
+    Args:
+        state: The round.
+        device: Who gets it.
+        role: What it is for.
+        outcome: The model, or why there is none.
+        members: Devices that get it, and share what it took.
+    """
+    row = state.rows[device]
     if isinstance(outcome, Failure):
-        state.answers[device][task.role] = outcome
+        state.answers[device][role] = outcome
         settle(state, device)
         return None
-    if task.role == EDGE:
-        row.derived(outcome.params, outcome.macs, outcome.stored.size, outcome.seconds, outcome.notes)
+    if role == EDGE:
+        row.derived(outcome.params, outcome.macs, outcome.stored.size, outcome.seconds / members, outcome.notes)
         state.observer.edge_model(device, outcome.stored)
         work = row.work(state.personal.passes())
         late = state.timeline and state.timeline.model(device, work, row.download_bytes, EVALUATION_BYTES)
         if late:
             fail(state, device, late)
             return None
-    return Delivery(device, task.role, outcome.stored)
+    return Delivery(device, role, outcome.stored)

@@ -43,12 +43,13 @@ class Task:
     """A model that is to be derived.
 
     Attributes:
-        device: Whose it is.
+        device: Whose it is; a cohort's number where all its members get it.
         role: `edge`, or `oracle` for an upper mark.
         proxy: Indices of the images that it is derived from.
         budget: What it must not exceed.
         classes: Classifier rows to keep; None keeps all.
         recovery: What its recovery reads beside `proxy`.
+        cut_of: The cohort whose cut it is, recovered for this device alone; None where it shares no cut.
     """
 
     device: int
@@ -57,6 +58,7 @@ class Task:
     budget: Budget
     classes: tuple[int, ...] | None
     recovery: RecoveryImages = NOTHING
+    cut_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Deriver(Protocol):
         budget: Budget,
         classes: tuple[int, ...] | None,
         recovery: RecoveryImages = NOTHING,
+        cut_of: int | None = None,
     ) -> EdgeModel:
         """Derive one model."""
 
@@ -148,7 +151,7 @@ def attempt(deriver: Deriver, task: Task) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        edge = deriver.derive_within(task.device, task.proxy, task.budget, task.classes, task.recovery)
+        edge = derive(deriver, task)
         stored = StoredModel.of(edge)
         return Derived(stored, edge.params, edge.macs, edge.notes, time.perf_counter() - start)
     except (DiskError, OSError):
@@ -158,6 +161,15 @@ def attempt(deriver: Deriver, task: Task) -> Outcome:
     except Exception as error:
         logger.exception("device %d: no %s model", task.device, task.role)
         return Failure("failed", f"no {task.role} model: {describe(error)}")
+
+
+def derive(deriver: Deriver, task: Task) -> EdgeModel:
+    """Derive a model.
+
+    Raises:
+        BudgetError: no legal model is small enough for the task's budget.
+    """
+    return deriver.derive_within(task.device, task.proxy, task.budget, task.classes, task.recovery, task.cut_of)
 
 
 def status_of(error: FedpruneError) -> str:

@@ -131,7 +131,7 @@ def close_reports(state: Round, request_bytes: int) -> None:
     late = state.timeline.close_reports(arrived)
     for device in sorted(state.done & state.begun.keys() & set(arrived)):
         if device in late or state.rows[device].extra.get("virtual_closed_s") != state.timeline.closed:
-            _reopen(state, device)
+            take_back(state, device)
     for device, reason in late.items():
         fail(state, device, reason)
 
@@ -204,8 +204,10 @@ def _close(state: Round, device: int) -> None:
     state.observer.row(row)
 
 
-def _reopen(state: Round, device: int) -> None:
-    """Take back the row of an earlier try in which the phase of reports closed at another time."""
+def take_back(state: Round, device: int) -> None:
+    """Take back the row of an earlier try in which others were there: reports closed at another time, or its cohort
+    was another one.
+    """
     state.rows[device] = state.begun.pop(device)
     state.done.remove(device)
 

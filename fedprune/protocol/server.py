@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fedprune.cohorts.cohorts import Cohort, Cohorts, GroupingTask
+from fedprune.cohorts.none import NoCohorts
+from fedprune.core.hashing import content_hash
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import ImageSet, IntArray
@@ -25,6 +28,8 @@ from fedprune.tokens.reducer import Reducer
 from fedprune.tokens.training import Public, Trained, trained
 from fedprune.vit.surgery import EdgeModel
 
+OPTIONS = ("selector", "cohorts", "method", "recovery", "tokens")
+
 
 @dataclass(frozen=True)
 class ServerOptions:
@@ -33,6 +38,7 @@ class ServerOptions:
     Attributes:
         proxy_size: Images in a proxy set.
         recovery_size: Images that a recovery learns from, chosen as the proxy set is; None takes the proxy set.
+        cohorts: Which devices share a model.
         splitting: How a budget is split between weights and tokens, where tokens are reduced, and what tells how long
             a model takes, where latency is limited.
         oracle: Whether a simulation also derives each model from the device's own images, as an upper mark.
@@ -46,6 +52,7 @@ class ServerOptions:
     proxy_size: int
     oracle: bool
     recovery_size: int | None = None
+    cohorts: Cohorts = field(default_factory=NoCohorts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, options by name."""
@@ -59,7 +66,7 @@ class ServerOptions:
         Raises:
             ConfigError: nobody knows an option of that name.
         """
-        options = {kind: from_dict(kind, values[kind]) for kind in ("selector", "method", "recovery", "tokens")}
+        options = {kind: from_dict(kind, values[kind]) for kind in OPTIONS}
         return cls(**{**values, **options, "splitting": build(Splitting, values["splitting"])})
 
 
@@ -67,12 +74,14 @@ class ServerOptions:
 class Server:
     """The server's state in one run: the accepted reports and the proxy sets that follow from them.
 
-    Each device's proxy set and edge model follow from its own report alone, so a wrong report hurts nobody else.
+    Each device's proxy set and edge model follow from its own report alone, so a wrong report hurts nobody else; in a
+    cohort, nobody but those who share with it.
     """
 
     world: PublicWorld
     options: ServerOptions
     reports: dict[int, Report] = field(default_factory=dict)
+    _cuts: dict[str, EdgeModel] = field(default_factory=dict)
 
     @property
     def images(self) -> ImageSet:
@@ -148,6 +157,19 @@ class Server:
         """Return nothing: a server sees nothing private. What a simulation puts in its place does."""
         return None
 
+    def form_cohorts(self, proxies: Mapping[int, IntArray]) -> list[Cohort]:
+        """Group the devices whose own proxy sets are given, all at once, in rising order of their first members."""
+        reports = {device: self.reports[device] for device in sorted(proxies)}
+        task = GroupingTask(
+            budgets={device: report.budget for device, report in reports.items()},
+            mixtures={device: report.mixture for device, report in reports.items()},
+            proxies=proxies,
+            labels=self.images.labels,
+            space=self.world.space,
+            seed=self.world.seed,
+        )
+        return self.options.cohorts.form(task)
+
     def prepare(self, proxies: Sequence[IntArray]) -> None:
         """Compute the evidence that the method reads of all these proxy sets, in one pass."""
         self.options.method.prepare(self.evidence, proxies, self.world.pool)
@@ -168,8 +190,17 @@ class Server:
         budget: Budget,
         classes: tuple[int, ...] | None,
         recovery: RecoveryImages = NOTHING,
+        cut_of: int | None = None,
     ) -> EdgeModel:
         """Derive as `derive` does, from what of the device's report it follows from.
+
+        Args:
+            device: Whose it is.
+            proxy: Indices of the images that it is derived from.
+            budget: What it must not exceed.
+            classes: Classifier rows to keep; None keeps all.
+            recovery: What its recovery reads beside `proxy`.
+            cut_of: The cohort whose cut it is; None where it shares none.
 
         Raises:
             BudgetError: no legal model is small enough for the budget.
@@ -183,13 +214,14 @@ class Server:
             evidence=self.evidence,
             budget=budget,
             classes=classes,
-            seed=stream_seed(world.seed, "derive", device),
+            seed=stream_seed(world.seed, "derive", device if cut_of is None else cut_of),
             validation=None if recovery.validation is None else world.public.validation.take(recovery.validation),
         )
         if isinstance(options.tokens, NoReduction) and budget.latency is None:
-            edge = options.method.derive(task)
+            edge = options.method.derive(task) if cut_of is None else self._cut(task)
             learn = proxy if recovery.learn is None else recovery.learn
-            return options.recovery.recover(edge, replace(task, proxy=learn))
+            own = replace(task, proxy=learn, seed=stream_seed(world.seed, "derive", device))
+            return options.recovery.recover(edge, own)
         split = split_budget(
             task,
             options.method,
@@ -202,6 +234,13 @@ class Server:
             precision=world.precision,
         )
         return split.edge
+
+    def _cut(self, task: PruningTask) -> EdgeModel:
+        """Derive a cohort's cut, once for the members that come one after the other."""
+        key = content_hash(task.proxy, task.budget, task.classes, task.seed)
+        if key not in self._cuts:
+            self._cuts = {key: self.options.method.derive(task)}
+        return self._cuts[key]
 
     @cached_property
     def trained(self) -> Trained:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_text
 from fedprune.experiment.record import Record
+from fedprune.experiment.reopen import grouped_devices
 from fedprune.experiment.summary import accuracies, labels_of
 from fedprune.report.accuracy_figure import accuracy_against_budget
 from fedprune.report.costs import attacks, clock, costs, released_fields, total_spent
@@ -27,7 +28,7 @@ from fedprune.report.drawings import (
 )
 from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
-from fedprune.report.run_table import budget_text, percent, trouble, whole
+from fedprune.report.run_table import budget_text, cohort_text, percent, trouble, whole
 from fedprune.report.scene import Scene
 from fedprune.report.table import build_table
 from fedprune.study.collect import collect
@@ -111,7 +112,7 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _open_scene(record: Record) -> Scene:
-    scene = Scene(record.config)
+    scene = Scene(record.config, grouped_devices(record.devices))
     torch.set_num_threads(scene.config.threads)
     return scene
 
@@ -145,6 +146,7 @@ def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> 
             "status": row["status"],
             "kept": kept,
             "budget": budget_text(row),
+            "cohort": cohort_text(row),
             "rates": [(label, rate[name]) for name, label in models.items() if not pd.isna(rate[name])],
             "mix": None,
             "blocks": None,

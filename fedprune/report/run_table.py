@@ -13,6 +13,8 @@ def render_run(record: Record, console: Console) -> None:
     """Print a run's table, its averages and the paths of what was written."""
     summary = record.values["summary"]
     over = f"averages over {summary['measured']} of {summary['devices']} devices"
+    if "models" in summary:
+        over += f", {summary['models']} models for {summary['cohorts']} cohorts"
     least = (
         "MACs kept",
         "classes",
@@ -48,6 +50,7 @@ def device_rows(devices: pd.DataFrame) -> pd.DataFrame:
                 "task": str(row["task"]),
                 "classes": whole(row["classes"]),
                 "images": f"{whole(row['train_images'])} + {whole(row['test_images'])}",
+                **({"cohort": cohort_text(row) or "-"} if "cohort" in devices else {}),
                 "budget": budget_text(row),
                 "params kept": _share(row["params"], row["base_params"]),
                 "MACs kept": _share(row["macs"], row["base_macs"]),
@@ -87,6 +90,12 @@ def percent(rate: float | None) -> str:
 
 def _share(part: float | None, whole: float) -> str:
     return "-" if part is None or pd.isna(part) else f"{100 * part / whole:.1f} %"
+
+
+def cohort_text(row: pd.Series) -> str:
+    """Write a device's cohort and how many are in it; nothing where it is in none."""
+    there = "cohort" in row and pd.notna(row["cohort"])
+    return f"{whole(row['cohort'])} ({whole(row['cohort_size'])} devices)" if there else ""
 
 
 def budget_text(row: pd.Series) -> str:

@@ -1,0 +1,1 @@
+"""Which devices share an edge model: groupings, one file each."""

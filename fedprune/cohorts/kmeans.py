@@ -1,0 +1,132 @@
+"""Cohorts of devices whose proxy sets, or mixtures, are alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans as Clustering
+from threadpoolctl import threadpool_limits
+
+from fedprune.cohorts.cohorts import MODEL, SHARED, Cohort, Cohorts, GroupingTask, meets, size_of, strictest
+from fedprune.core.random import stream_seed
+from fedprune.core.ranges import at_least
+from fedprune.core.registry import register
+from fedprune.devices.budget import Budget
+from fedprune.mixture.density import responsibilities
+from fedprune.mixture.mixture import FloatArray
+
+BY = ("proxy_classes", "mixture")
+
+
+@register("cohorts", "kmeans")
+@dataclass(frozen=True)
+class KMeans(Cohorts):
+    """k-means over the square roots of shares, the classes' in a device's proxy set, among devices of one budget.
+
+    Euclidean distance between square roots is Hellinger's distance between shares.
+
+    Attributes:
+        count: Cohorts in all, dealt to the budgets by their numbers of devices, at least one each; None: by `fraction`.
+        fraction: Cohorts in all, as a fraction of the devices.
+        by: Whose shares are compared: `proxy_classes`, those of each class in the proxy set, for which the pool must
+            have labels, or `mixture`, those of each public anchor in the mixture, for which it need not.
+        minimum: Reports that have to stand behind a model. A cohort of fewer joins the nearest one whose budget it can
+            afford, of its own budget where there is one; devices that can afford none get no model.
+        levels: Levels to which budgets are rounded down, each with the same number of devices; None: only devices of
+            equal budgets share.
+        share: What a cohort shares: its `model`; its `cut`, recovered for each device on its own proxy set; or its
+            `proxy` set, from which each device's model is derived by itself.
+    """
+
+    count: int | None = None
+    fraction: float = 0.3
+    by: str = "proxy_classes"
+    minimum: int = 1
+    levels: int | None = None
+    share: str = MODEL
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "count", "minimum", "levels")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction is {self.fraction}; it must be above 0 and at most 1.")
+        for name, known in (("by", BY), ("share", SHARED)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
+
+    def form(self, task: GroupingTask) -> list[Cohort]:
+        """Cluster the devices of each budget by themselves."""
+        roots = {device: np.sqrt(shares) for device, shares in self._shares(task).items()}
+        levels = _levels(task.budgets, self.levels)
+        wanted = self.count or round(self.fraction * len(roots))
+        counts = shared_out(wanted, [len(devices) for devices in levels])
+        seed = stream_seed(task.seed, "cohorts")
+        groups = [
+            group
+            for devices, count in zip(levels, counts, strict=True)
+            for group in _clusters(devices, roots, count, seed)
+        ]
+        cohorts = _joined([Cohort.of(group, task.budgets) for group in groups], self.minimum, roots)
+        return sorted(cohorts, key=lambda cohort: cohort.number)
+
+    def _shares(self, task: GroupingTask) -> Mapping[int, FloatArray]:
+        """Return by device shares that sum to 1."""
+        if self.by == "mixture":
+            mixtures = task.mixtures.items()
+            return {device: mix.weights @ responsibilities(task.space.anchors, mix.means) for device, mix in mixtures}
+        classes = int(task.labels.max()) + 1
+        counts = {device: np.bincount(task.labels[proxy], minlength=classes) for device, proxy in task.proxies.items()}
+        return {device: count / count.sum() for device, count in counts.items()}
+
+
+def _levels(budgets: Mapping[int, Budget], levels: int | None) -> list[list[int]]:
+    """Part devices by budget, in rising order."""
+    order = sorted(budgets, key=lambda device: (size_of(budgets[device]), device))
+    if levels is not None:
+        return [part.tolist() for part in np.array_split(order, min(levels, len(order)))]
+    parts: dict[Budget, list[int]] = {}
+    for device in order:
+        parts.setdefault(budgets[device], []).append(device)
+    return list(parts.values())
+
+
+def shared_out(count: int, sizes: Sequence[int]) -> list[int]:
+    """Deal `count` cohorts to levels of so many devices: one each, then one after the other to the most crowded."""
+    given = [1] * len(sizes)
+    for _ in range(min(count, sum(sizes)) - len(sizes)):
+        given[max(range(len(sizes)), key=lambda level: sizes[level] / given[level])] += 1
+    return given
+
+
+def _clusters(devices: Sequence[int], roots: Mapping[int, FloatArray], count: int, seed: int) -> list[list[int]]:
+    """Part devices into at most `count` clusters; fewer where fewer of them differ."""
+    if count >= len(devices):
+        return [[device] for device in devices]
+    points = np.array([roots[device] for device in devices])
+    clustering = Clustering(min(count, len(np.unique(points, axis=0))), n_init=10, random_state=seed % 2**32)
+    with threadpool_limits(1):  # results do not depend on the machine's cores
+        labels = clustering.fit(points).labels_.tolist()
+    parts: dict[int, list[int]] = {}
+    for device, label in zip(devices, labels, strict=True):
+        parts.setdefault(label, []).append(device)
+    return list(parts.values())
+
+
+def _joined(cohorts: list[Cohort], minimum: int, roots: Mapping[int, FloatArray]) -> list[Cohort]:
+    """Let cohorts that are too small join others, those with the largest budget first; drop what cannot."""
+    while small := [cohort for cohort in cohorts if len(cohort.members) < minimum]:
+        one = max(small, key=lambda cohort: (size_of(cohort.budget), -len(cohort.members), -cohort.number))
+        cohorts = [cohort for cohort in cohorts if cohort is not one]
+        fitting = [cohort for cohort in cohorts if meets(cohort.budget, one.budget)]
+        if fitting:
+            other = min(fitting, key=lambda cohort: _farness(cohort, one, roots))
+            members = tuple(sorted((*one.members, *other.members)))
+            cohorts = [cohort for cohort in cohorts if cohort is not other]
+            cohorts.append(Cohort(members, strictest([one.budget, other.budget])))
+    return cohorts
+
+
+def _farness(cohort: Cohort, one: Cohort, roots: Mapping[int, FloatArray]) -> tuple[tuple[float, ...], float, int]:
+    """Return what to order cohorts by that `one` might join: budget, distance of the centres, number."""
+    centres = [np.mean([roots[device] for device in each.members], axis=0) for each in (cohort, one)]
+    smaller = tuple(-limit for limit in size_of(cohort.budget))
+    return smaller, float(np.linalg.norm(centres[0] - centres[1])), cohort.number
