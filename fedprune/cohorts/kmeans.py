@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.cluster import KMeans as Clustering
 from threadpoolctl import threadpool_limits
 
-from fedprune.cohorts.cohorts import MODEL, SHARED, Cohort, Cohorts, GroupingTask, meets, size_of, strictest
+from fedprune.cohorts.cohorts import MODEL, SHARED, Cohort, Cohorts, GroupingTask, meets, size_of
 from fedprune.core.random import stream_seed
 from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
@@ -31,7 +31,7 @@ class KMeans(Cohorts):
         by: Whose shares are compared: `proxy_classes`, those of each class in the proxy set, for which the pool must
             have labels, or `mixture`, those of each public anchor in the mixture, for which it need not.
         minimum: Reports that have to stand behind a model. A cohort of fewer joins the nearest one whose budget it can
-            afford, of its own budget where there is one; devices that can afford none get no model.
+            afford, of its own budget where there is one; a device that can afford none gets no model.
         levels: Levels to which budgets are rounded down, each with the same number of devices; None: only devices of
             equal budgets share.
         share: What a cohort shares: its `model`; its `cut`, recovered for each device on its own proxy set; or its
@@ -65,7 +65,7 @@ class KMeans(Cohorts):
             for devices, count in zip(levels, counts, strict=True)
             for group in _clusters(devices, roots, count, seed)
         ]
-        cohorts = _joined([Cohort.of(group, task.budgets) for group in groups], self.minimum, roots)
+        cohorts = _joined([Cohort.of(group, task.budgets) for group in groups], self.minimum, task.budgets, roots)
         return sorted(cohorts, key=lambda cohort: cohort.number)
 
     def _shares(self, task: GroupingTask) -> Mapping[int, FloatArray]:
@@ -111,22 +111,38 @@ def _clusters(devices: Sequence[int], roots: Mapping[int, FloatArray], count: in
     return list(parts.values())
 
 
-def _joined(cohorts: list[Cohort], minimum: int, roots: Mapping[int, FloatArray]) -> list[Cohort]:
-    """Let cohorts that are too small join others, those with the largest budget first; drop what cannot."""
+def _joined(
+    cohorts: list[Cohort], minimum: int, budgets: Mapping[int, Budget], roots: Mapping[int, FloatArray]
+) -> list[Cohort]:
+    """Let cohorts that are too small join others, those with the largest budget first.
+
+    Where one can join none, each of its members joins by itself what it can afford, or is left out.
+    """
+    alone: list[int] = []
     while small := [cohort for cohort in cohorts if len(cohort.members) < minimum]:
         one = max(small, key=lambda cohort: (size_of(cohort.budget), -len(cohort.members), -cohort.number))
         cohorts = [cohort for cohort in cohorts if cohort is not one]
-        fitting = [cohort for cohort in cohorts if meets(cohort.budget, one.budget)]
-        if fitting:
-            other = min(fitting, key=lambda cohort: _farness(cohort, one, roots))
-            members = tuple(sorted((*one.members, *other.members)))
+        other = _nearest(one, cohorts, roots)
+        if other is None:
+            alone.extend(one.members)
+        else:
             cohorts = [cohort for cohort in cohorts if cohort is not other]
-            cohorts.append(Cohort(members, strictest([one.budget, other.budget])))
-    return cohorts
+            cohorts.append(Cohort.of((*one.members, *other.members), budgets))
+    joined = {device: _nearest(Cohort.of([device], budgets), cohorts, roots) for device in sorted(alone)}
+    return [
+        Cohort.of((*cohort.members, *(device for device, other in joined.items() if other is cohort)), budgets)
+        for cohort in cohorts
+    ]
+
+
+def _nearest(one: Cohort, cohorts: Sequence[Cohort], roots: Mapping[int, FloatArray]) -> Cohort | None:
+    """Return the cohort nearest to `one` of those with the largest budget that meets its own; None where none does."""
+    fitting = [cohort for cohort in cohorts if meets(cohort.budget, one.budget)]
+    return min(fitting, key=lambda cohort: _farness(cohort, one, roots), default=None)
 
 
 def _farness(cohort: Cohort, one: Cohort, roots: Mapping[int, FloatArray]) -> tuple[tuple[float, ...], float, int]:
-    """Return what to order cohorts by that `one` might join: budget, distance of the centres, number."""
+    """Return what cohorts are ordered by that `one` might join: budget, distance of the centres, number."""
     centres = [np.mean([roots[device] for device in each.members], axis=0) for each in (cohort, one)]
     smaller = tuple(-limit for limit in size_of(cohort.budget))
     return smaller, float(np.linalg.norm(centres[0] - centres[1])), cohort.number

@@ -50,7 +50,7 @@ def device_rows(devices: pd.DataFrame) -> pd.DataFrame:
                 "task": str(row["task"]),
                 "classes": whole(row["classes"]),
                 "images": f"{whole(row['train_images'])} + {whole(row['test_images'])}",
-                **({"cohort": cohort_text(row) or "-"} if "cohort" in devices else {}),
+                **({"cohort (size)": cohort_text(row) or "-"} if "cohort" in devices else {}),
                 "budget": budget_text(row),
                 "params kept": _share(row["params"], row["base_params"]),
                 "MACs kept": _share(row["macs"], row["base_macs"]),
@@ -95,7 +95,7 @@ def _share(part: float | None, whole: float) -> str:
 def cohort_text(row: pd.Series) -> str:
     """Write a device's cohort and how many are in it; nothing where it is in none."""
     there = "cohort" in row and pd.notna(row["cohort"])
-    return f"{whole(row['cohort'])} ({whole(row['cohort_size'])} devices)" if there else ""
+    return f"{whole(row['cohort'])} ({whole(row['cohort_size'])})" if there else ""
 
 
 def budget_text(row: pd.Series) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedprune.testing import (
     attacks,
+    cohorts,
     mechanisms,
     methods,
     mixtures,
@@ -32,6 +33,7 @@ CONTRACTS: dict[str, Contract] = {
     "mixture": mixtures.contract,
     "mechanism": mechanisms.contract,
     "selector": selectors.contract,
+    "cohorts": cohorts.contract,
     "method": methods.contract,
     "recovery": recoveries.recovery_contract,
     "personal": recoveries.personal_contract,
@@ -72,6 +74,11 @@ def check_mechanism(mechanism: Any) -> None:
 def check_selector(selector: Any) -> None:
     """Ask a selector of proxy sets to keep the contract; raises AssertionError with a sentence."""
     check_option("selector", selector)
+
+
+def check_cohorts(cohorts: Any) -> None:
+    """Ask a way to form cohorts to keep the contract; raises AssertionError with a sentence."""
+    check_option("cohorts", cohorts)
 
 
 def check_mixture(mixture: Any) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedprune.core import files
 from fedprune.core.errors import FedpruneError, ReportRejected
+from fedprune.core.hashing import content_hash
 from fedprune.devices.clock import NoClock, VirtualClock
 from fedprune.experiment.compose import compose
 from fedprune.experiment.journal import Journal
@@ -36,11 +37,11 @@ BAD = {
 class World:
     """One small simulation; what is derived and answered is computed once."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *settings):
         self.config = compose([
             f"partition.devices={DEVICES}", "data.train_per_class=12", "data.test_per_class=4",
             "features.dimensions=8", "features.anchors=5", "mixture.components=2", "proxy_size=16", "method=random",
-            "recovery=none", f"cache={folder}",
+            "recovery=none", f"cache={folder}", *settings,
         ])  # fmt: skip
         self.simulation = open_simulation(self.config.setup())
         self.space = self.simulation.public.space
@@ -62,14 +63,16 @@ class World:
         derive = getattr(owner, name)
 
         def derived(device, *how):
-            if (device, role) not in self.models:
-                self.models[device, role] = derive(device, *how)
-            return self.models[device, role]
+            key = device, role, content_hash(how)
+            if key not in self.models:
+                self.models[key] = derive(device, *how)
+            return self.models[key]
 
         setattr(owner, name, derived)
 
     def evaluation(self, delivery):
-        key = delivery.device, delivery.role
+        weights = {name: tensor.numpy() for name, tensor in delivery.stored.tensors.items()}
+        key = delivery.device, delivery.role, content_hash(weights)
         if key not in self.counts:
             shard, model = self.simulation.shard(delivery.device), delivery.stored.build().model
             self.counts[key] = evaluate(shard, model, delivery.classes)
@@ -81,6 +84,15 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "_sync", lambda path: None)  # nobody pulls the plug
         yield World(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory):
+    """A world whose devices share models: who is there decides what the others get."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_sync", lambda path: None)
+        how = "cohorts=kmeans", "cohorts.count=2", "cohorts.minimum=2", "budgets.removed=[0.5]"
+        yield World(tmp_path_factory.mktemp("cache"), *how)
 
 
 class Killed(BaseException):
@@ -203,6 +215,11 @@ def test_one_digest_over_orders_kills_and_bad_answers(world, tmp_path_factory, b
     check(world, tmp_path_factory, bad, clock, draws, kills)
 
 
+@campaign(FEW)
+def test_the_same_where_devices_share_models(sharing, tmp_path_factory, bad, clock, draws, kills):
+    check(sharing, tmp_path_factory, bad, clock, draws, kills)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @campaign(MANY)
@@ -219,6 +236,20 @@ def test_a_row_that_is_not_ok_holds_no_counts(world, tmp_path, role):
         assert [rows[1][f"{name}_correct"] for name in ("base", "subclassifier", "edge", "oracle")] == [None] * 4
         assert rows[1]["params"] is not None
         assert {entry["device"] for entry in ledger} == set(range(DEVICES)), "what it released is booked"
+
+
+def test_whoever_answers_in_a_later_try_joins_its_cohort(sharing, tmp_path):
+    """What others got without it is derived again, as if it had answered at once."""
+    calm = digest(sharing, tmp_path / "calm", {}, NoClock())
+    folder = tmp_path / "run"
+    first = sharing.round(Journal(folder, sharing.config.identity(), False, Observer()), NoClock())
+    go_on(sharing, first, {(1, REPORT): "failed"}, lambda count: 0)
+    assert len({row.extra.get("cohort_id") for row in first.rows.values()} - {None}) == 1, "three devices, two at least"
+    again = sharing.round(Journal(folder, sharing.config.identity(), False, Observer()), NoClock())
+    go_on(sharing, again, {}, lambda count: 0)
+    rows = [row.to_dict() for _, row in sorted(again.rows.items())]
+    assert timeless(rows) == timeless(calm[1])
+    assert all(row["status"] == "ok" for row in rows)
 
 
 def test_whoever_answers_in_a_later_try_comes_in_its_time(world, tmp_path):

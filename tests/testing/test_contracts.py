@@ -34,6 +34,11 @@ def test_selectors(option, check):
     check(option)
 
 
+@parametrize_with_checks("cohorts", every("cohorts"))
+def test_cohorts(option, check):
+    check(option)
+
+
 @parametrize_with_checks("mechanism", every("mechanism"))
 def test_mechanisms(option, check):
     check(option)
