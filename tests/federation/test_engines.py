@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord
 
+from fedprune.cohorts.kmeans import KMeans
 from fedprune.experiment.run import log_file
 from fedprune.federation import client_app
 from fedprune.federation.engine import CLIENT_APP
@@ -57,6 +58,15 @@ def test_worker_processes_give_the_same(configure, run_strategy, clean, tmp_path
         rows = run_strategy(configure(cache=str(tmp_path / "other")), Inline(workers=workers), CLIENT_APP)
     assert rows == clean
     assert_logged(tmp_path / "run.log")
+
+
+@pytest.mark.parametrize("share", ["model", "cut"])
+def test_worker_processes_give_the_same_where_devices_share(configure, run_strategy, tmp_path, share):
+    config = configure(cache=str(tmp_path / "cache"), cohorts=KMeans(count=2, levels=1, share=share))
+    rows = run_strategy(config, Inline(), CLIENT_APP)
+    assert sorted(row["cohort_size"] for row in rows.values()) in ([1, 3, 3, 3], [2, 2, 2, 2])
+    assert run_strategy(config, Inline(workers=2), CLIENT_APP) == rows
+    assert rows_over(config, ShuffledGrid(4, seed=1, twice=True)) == rows
 
 
 def assert_logged(log):

@@ -8,6 +8,7 @@ import traceback
 
 import pytest
 
+from fedprune.cohorts.kmeans import KMeans
 from fedprune.core.errors import FedpruneError
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
@@ -32,9 +33,9 @@ def files_below(*folders):
     return sum(not name.startswith(".") for name in names)
 
 
-def kill_and_go_on(configure, tmp_path, kills):
+def kill_and_go_on(configure, tmp_path, kills, **how):
     """Kill at random moments, counted in files that the run has written, so that a busy machine draws them too."""
-    calm = configure(8, runs=str(tmp_path / "calm"), cache=str(tmp_path / "calm-cache"))
+    calm = configure(8, runs=str(tmp_path / "calm"), cache=str(tmp_path / "calm-cache"), **how)
     start = time.monotonic()
     assert os.waitpid(in_child(calm), 0)[1] == 0
     seconds, files = time.monotonic() - start, files_below(calm.runs, calm.cache)
@@ -44,7 +45,7 @@ def kill_and_go_on(configure, tmp_path, kills):
     for attempt in range(kills):
         # A new folder now and then, so that early and late moments are both met.
         part = attempt // 4
-        config = configure(8, runs=str(tmp_path / f"runs-{part}"), cache=str(tmp_path / f"cache-{part}"))
+        config = configure(8, runs=str(tmp_path / f"runs-{part}"), cache=str(tmp_path / f"cache-{part}"), **how)
         child = in_child(config)
         moment = draw.randrange(min(files_below(config.runs, config.cache), files - 1), files)
         status = None
@@ -65,6 +66,10 @@ def kill_and_go_on(configure, tmp_path, kills):
 
 def test_killed_three_times(configure, tmp_path):
     kill_and_go_on(configure, tmp_path, 3)
+
+
+def test_killed_where_devices_share_models(configure, tmp_path):
+    kill_and_go_on(configure, tmp_path, 2, cohorts=KMeans(count=3, minimum=2, levels=2))
 
 
 @pytest.mark.slow
