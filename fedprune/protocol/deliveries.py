@@ -100,23 +100,31 @@ def _form_cohorts(state: Round, proxies: Mapping[int, IntArray]) -> list[Group]:
     """Form cohorts; return those with members that are still to get a model, and who these are."""
     if not proxies:
         return []
-    options = state.server.options.cohorts
+    options, start = state.server.options.cohorts, time.perf_counter()
     found = share(state.server, proxies)
     if not isinstance(options, NoCohorts):
+        seconds = (time.perf_counter() - start) / len(proxies)
         columns = {device: shared.columns(options.share) for shared in found for device in shared.cohort.members}
         for device in proxies:
-            _join(state, device, columns.get(device, {}))
+            _join(state, device, columns.get(device, {}), seconds)
     groups = [(shared, [device for device in shared.cohort.members if device not in state.done]) for shared in found]
     return [(shared, members) for shared, members in groups if members]
 
 
-def _join(state: Round, device: int, columns: Mapping[str, float | str]) -> None:
-    """Note a device's cohort; what an earlier try has closed with another one is opened again."""
+def _join(state: Round, device: int, columns: Mapping[str, float | str], seconds: float) -> None:
+    """Note a device's cohort; what an earlier try has closed with another one is opened again.
+
+    Args:
+        state: The round.
+        device: Who joins.
+        columns: What its row says of the cohort; nothing where it has none.
+        seconds: What forming them took, a device.
+    """
     if device in state.done:
         if state.rows[device].extra.get("cohort_id") == columns.get("cohort_id"):
             return
         take_back(state, device)
-    state.rows[device].extra.update(columns)
+    state.rows[device].extra.update({**columns, "cohort_seconds": seconds})
     if not columns:
         fail(
             state, device, "No cohort that is large enough (cohorts.minimum) has a model within its budget.", "refused"

@@ -94,6 +94,15 @@ def _column(name: str, unit: float = 1) -> Callable[[pd.DataFrame], "pd.Series[f
     )
 
 
+def _server_seconds(record: Record) -> float:
+    """Return what proxy sets, cohorts and models took; evidence, measured once a pool, is left out."""
+    return sum(float(_column(f"{name}_seconds")(record.devices).sum()) for name in ("proxy", "cohort", "derive"))
+
+
+def _models(record: Record) -> float:
+    return float(record.values["summary"].get("models", record.devices["params"].notna().sum()))
+
+
 def _number(values: "pd.Series[float]") -> "pd.Series[float]":
     return pd.to_numeric(values, errors="coerce").astype(float)
 
@@ -128,6 +137,8 @@ METRICS: dict[str, Metric] = {
             higher_is_better=None,
             digits=0,
         ),
+        Metric("run:server_seconds", "time of the server (s)", of_run=_server_seconds, higher_is_better=False),
+        Metric("run:models", "models derived", of_run=_models, higher_is_better=None, digits=0),
     )
 }
 

@@ -59,6 +59,8 @@ def cell(tmp_path, seed: int, finished: bool = True) -> Cell:
         ("device:proxy_quality", {}, 0.5),
         ("run:seconds", {}, 12.5),
         ("run:labels", {}, 1),
+        ("run:server_seconds", {}, 1 + 2 + 3),
+        ("run:models", {}, 3),
     ],
 )
 def test_a_metric_is_what_one_works_out_by_hand(tmp_path, name, only, expected):

@@ -8,6 +8,8 @@ import torch
 
 from fedprune.attacks.label_mix import LabelMix
 from fedprune.attacks.membership import Membership
+from fedprune.cohorts.cohorts import Cohort, size_of
+from fedprune.cohorts.none import NoCohorts
 from fedprune.data.digits import Digits
 from fedprune.data.iid import Iid
 from fedprune.mixture.gmm import GaussianMixtureFit
@@ -56,6 +58,24 @@ class Spying(LabelHistogram):
 
     def choose(self, task, size):
         return super().choose(task, size) if task.private else (task.indices[:size], {})
+
+
+@dataclass(frozen=True)
+class FirstCome(NoCohorts):
+    """Puts neighbours together in the order in which reports came."""
+
+    def form(self, task):
+        devices = list(task.budgets)
+        pairs = zip(devices[::2], devices[1::2], strict=False)
+        return sorted((Cohort.of(pair, task.budgets) for pair in pairs), key=lambda cohort: cohort.number)
+
+
+@dataclass(frozen=True)
+class Generous(NoCohorts):
+    """Lets the largest budget of all count."""
+
+    def form(self, task):
+        return [Cohort(tuple(task.devices), max(task.budgets.values(), key=size_of))]
 
 
 @dataclass(frozen=True)
@@ -226,6 +246,8 @@ class Empty(LabelMix):
         ("selector", Ordered, "the_order_of_the_pool_changes_nothing", "another order of the same pool"),
         ("selector", Spying, "a_private_view_changes_nothing", "say reads_private = True"),
         ("selector", Overhearing, "labels_that_it_does_not_read_change_nothing", "with other labels of the pool"),
+        ("cohorts", FirstCome, "the_order_of_reports_changes_nothing", "another order of the same reports"),
+        ("cohorts", Generous, "a_cohorts_budget_meets_every_members", "exceeds the budget of a member"),
         ("mixture", Narrow, "any_number_of_images", "rejects the report: covariances: smaller than the floor"),
         ("mechanism", Overclaiming, "entries_prove_the_claimed_epsilon", r"the option says epsilon 0\.5"),
         ("mechanism", Noiseless, "noise_follows_its_seeds", "another seed gives the same release: is there noise"),
