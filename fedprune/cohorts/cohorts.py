@@ -12,7 +12,9 @@ from fedprune.data.images import IntArray
 from fedprune.devices.budget import Budget
 from fedprune.mixture.mixture import FeatureSpace, Mixture
 
-MODEL, CUT, PROXY = "model", "cut", "proxy"
+MODEL = "model"
+CUT = "cut"
+PROXY = "proxy"
 SHARED = (MODEL, CUT, PROXY)
 
 
