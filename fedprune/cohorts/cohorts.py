@@ -77,6 +77,11 @@ class Cohorts(ABC):
         """What a cohort shares: its `model`, its `cut` (recoveries are each device's own), or its `proxy` set."""
         return MODEL
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether it reads labels of public images; one that does not says so, and tables tell."""
+        return True
+
     @abstractmethod
     def form(self, task: GroupingTask) -> list[Cohort]:
         """Put every device into one cohort whose model it can afford, or leave it out where there is none.

@@ -53,6 +53,11 @@ class KMeans(Cohorts):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
 
+    @property
+    def reads_labels(self) -> bool:
+        """Where classes of proxy sets are compared."""
+        return self.by == "proxy_classes"
+
     def form(self, task: GroupingTask) -> list[Cohort]:
         """Cluster the devices of each budget by themselves."""
         roots = {device: np.sqrt(shares) for device, shares in self._shares(task).items()}

@@ -11,6 +11,11 @@ from fedprune.core.registry import register
 class NoCohorts(Cohorts):
     """Every device gets a model of its own."""
 
+    @property
+    def reads_labels(self) -> bool:
+        """No."""
+        return False
+
     def form(self, task: GroupingTask) -> list[Cohort]:
         """Return a cohort for each device."""
         return [Cohort.of([device], task.budgets) for device in task.devices]

@@ -160,7 +160,8 @@ class RunConfig:
     @property
     def reads_labels(self) -> bool:
         """Whether labels of public images have a part in an edge model, beside those that the base learned from."""
-        return any(option.reads_labels for option in (self.selector, self.method, self.recovery, self.tokens))
+        options = self.selector, self.cohorts, self.method, self.recovery, self.tokens
+        return any(option.reads_labels for option in options)
 
     @property
     def folder(self) -> Path:

@@ -32,6 +32,7 @@ def contract(cohorts: Cohorts) -> list[Check]:
         *asked(the_order_of_reports_changes_nothing),
         *asked(the_same_reports_give_the_same_cohorts),
         *asked(one_device_is_no_trouble),
+        *([] if cohorts.reads_labels else asked(labels_change_nothing)),
     ]
 
 
@@ -103,3 +104,10 @@ def one_device_is_no_trouble(cohorts: Cohorts) -> None:
     """Only one report may have come: then there is one cohort, or none."""
     task = _of(grouping_task(), [4])
     expect(cohorts.form(task) in ([Cohort((4,), task.budgets[4])], []), "one device does not make one cohort.")
+
+
+def labels_change_nothing(cohorts: Cohorts) -> None:
+    """Who says that no labels are read works on a pool that has none."""
+    task = grouping_task()
+    others = replace(task, labels=np.roll(task.labels, 7))
+    expect(cohorts.form(others) == cohorts.form(task), "other labels give other cohorts; say reads_labels = True.")
