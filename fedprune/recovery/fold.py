@@ -27,12 +27,10 @@ from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, Branch
 from fedprune.vit.logits import fold_logits
-from fedprune.vit.refit import Sums, shrinkage, solve
+from fedprune.vit.refit import SHRINKAGES, Sums, ridge_for, solve
 from fedprune.vit.shape import BlockKeep, BlockShape, IntArray
 from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel, cut, kept_units
-
-SHRINKAGES = ("oas", "constant")
 
 
 @register("recovery", "fold")
@@ -109,8 +107,7 @@ class Fold(Recovery):
         sums = Sums(read[0].shape[-1], wanted[0].shape[-1], weights[0].device)
         for values, targets, counts in zip(read, wanted, weights, strict=True):
             sums.add(values, targets.to(counts), counts)
-        ridge = self.ridge if self.shrinkage == "constant" else max(self.ridge, shrinkage(sums))
-        return solve(weight, through[1], sums, ridge, through)
+        return solve(weight, through[1], sums, ridge_for(sums, self.ridge, self.shrinkage), through)
 
     def _fold_scores(self, visit: Visit, place: "_Place") -> None:
         """Mix the queries and keys of heads that have lost dimensions of them."""

@@ -21,7 +21,7 @@ CIFAR-100.
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from fedprune.pruning.method import PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.vit.base import Base
 from fedprune.vit.branches import KINDS, READERS, WRITERS, Branch, quick, start
-from fedprune.vit.refit import Sums, solve, solve_by_leave_one_out, token_weights
+from fedprune.vit.refit import SHRINKAGES, Sums, ridge_for, solve, solve_by_leave_one_out, token_weights
 from fedprune.vit.stream import is_rotated, kept_stream
 from fedprune.vit.surgery import EdgeModel, cut, kept_units
 
@@ -56,6 +56,8 @@ class LeastSquares(Recovery):
 
     Attributes:
         ridge: Pull to the cut weights, relative to the mean diagonal of the inputs' scatter.
+        shrinkage: `"constant"`: `ridge` as it is; `"oas"`: at least that of Oracle Approximating Shrinkage (Chen et al.
+            2010), layer by layer; give a small `ridge` beside it.
         layers: Which layers are refitted, out of `LAYERS`.
         head: How strongly the classifier is pulled to the base's: `"ridge"`, as all layers; `"leave_one_out"`, as
             strongly as answers to images left out ask for. One image a class can ruin it, many images of a few classes
@@ -68,6 +70,7 @@ class LeastSquares(Recovery):
     """
 
     ridge: float = 0.1
+    shrinkage: str = "constant"
     layers: tuple[str, ...] = LAYERS
     head: str = "ridge"
     order: str = "sequential"
@@ -81,7 +84,7 @@ class LeastSquares(Recovery):
             raise ValueError(f"ridge is {self.ridge} and class_token {self.class_token}; both must be positive.")
         if unknown := sorted(set(self.layers) - set(LAYERS)):
             raise ValueError(f"layers has {unknown[0]!r}; it may hold {', '.join(LAYERS)}.")
-        for name, known in (("head", HEADS), ("order", ORDERS), ("target", TARGETS)):
+        for name, known in (("shrinkage", SHRINKAGES), ("head", HEADS), ("order", ORDERS), ("target", TARGETS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
 
@@ -125,19 +128,23 @@ class LeastSquares(Recovery):
             origin = _kept(whole, base, embed) if sequential and self.target == "branch" else streams
             read = [branch.norm(stream) for stream in streams]
             if reader.name in self.layers:
-                reader.refit(branch, read, wanted, weights, self.ridge)
+                reader.refit(branch, read, wanted, weights, self._ridge)
             inputs = [branch.inside(values) for values in read]
             base = _walked(base, wanted, steps)
             if WRITERS[branch.kind] in self.layers:
                 sums = Sums(inputs[0].shape[-1], len(embed), positions.device)
                 for values, stream, before, count in zip(inputs, base, origin, weights, strict=True):
                     sums.add(values, kept_stream(whole, stream, embed) - before, count)
-                branch.refit(*solve(*branch.effective(), sums, self.ridge))
+                branch.refit(*solve(*branch.effective(), sums, self._ridge(sums)))
             if sequential:
                 mine = [stream + branch.write(values) for stream, values in zip(mine, inputs, strict=True)]
         if "head" in self.layers and sequential and not edge.shape.distilled:
             rows = torch.tensor(edge.classes, device=positions.device)
             self._refit_head(vit, edge.model, rows, base, mine, image_weights)
+
+    def _ridge(self, sums: Sums) -> float:
+        """Return the ridge of a layer."""
+        return ridge_for(sums, self.ridge, self.shrinkage)
 
     def _refit_head(
         self, vit: Any, model: Any, rows: Tensor, base: list[Tensor], mine: list[Tensor], counts: Sequence[Tensor]
@@ -154,7 +161,7 @@ class LeastSquares(Recovery):
             weight, bias, _ = solve_by_leave_one_out(weight, bias, seen, answers, often)
         else:
             sums = Sums(seen.shape[-1], answers.shape[-1], seen.device).add(seen, answers, often)
-            weight, bias = solve(weight, bias, sums, self.ridge)
+            weight, bias = solve(weight, bias, sums, self._ridge(sums))
         _set(model.head, weight, bias)
 
 
@@ -175,7 +182,12 @@ class _Reader:
     as_cut: Tensor
 
     def refit(
-        self, branch: Branch, read: list[Tensor], wanted: list[Tensor], weights: list[Tensor], ridge: float
+        self,
+        branch: Branch,
+        read: list[Tensor],
+        wanted: list[Tensor],
+        weights: list[Tensor],
+        ridge: Callable[[Sums], float],
     ) -> None:
         """Make the edge model's layer say of `read` what the base's says of `wanted`, unless its weights differ."""
         mine = branch.reader
@@ -186,7 +198,7 @@ class _Reader:
         sums = Sums(mine.in_features, self.layer.in_features, rows.device)
         for batch in zip(read, wanted, weights, strict=True):
             sums.add(*batch)
-        _set(mine, *solve(mine.weight.double(), mine.bias.double(), sums, ridge, through))
+        _set(mine, *solve(mine.weight.double(), mine.bias.double(), sums, ridge(sums), through))
 
 
 def _walked(streams: list[Tensor], normed: list[Tensor], steps: list[Branch]) -> list[Tensor]:

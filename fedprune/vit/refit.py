@@ -116,6 +116,14 @@ def solve(
     return weight, mean_wanted - weight @ sums.mean
 
 
+SHRINKAGES = ("oas", "constant")
+
+
+def ridge_for(sums: Sums, least: float, how: str) -> float:
+    """Return a ridge, relative as in `solve`: `least`, and with `how` `"oas"` at least that of `shrinkage`."""
+    return max(least, shrinkage(sums)) if how == "oas" else least
+
+
 def shrinkage(sums: Sums) -> float:
     """Return the ridge, relative as in `solve`, that shrinks the covariance of what a layer reads as OAS does.
 

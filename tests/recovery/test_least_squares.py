@@ -20,7 +20,7 @@ from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import PACKAGED
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.precision import autocast
-from fedprune.vit.refit import PULLS, Sums, solve, solve_by_leave_one_out
+from fedprune.vit.refit import PULLS, Sums, ridge_for, solve, solve_by_leave_one_out
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream, mean_free, rotate
 from fedprune.vit.surgery import cut
@@ -262,6 +262,29 @@ def test_the_edge_model_and_the_base_stay_as_they_are_and_repeats_give_equal_bit
     assert first.notes["recovery_images"] == len(np.unique(task.proxy))
 
 
+def test_shrinkage_is_a_ridge_of_each_layers_own() -> None:
+    """The first layer refitted is that of the ridge that its own inputs ask for; `ridge` is the least."""
+    base = random_base("plain")
+    task = task_of(base, images=2)
+    edge = cut(base, half_of(base.shape, "neurons"))
+    seen: list[float] = []
+
+    def watched(sums: Sums, least: float, how: str) -> float:
+        seen.append(ridge_for(sums, least, how))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(least_squares, "ridge_for", watched)
+        found = LeastSquares(layers=("fc2",), shrinkage="oas", ridge=1e-3).recover(edge, task).model.state_dict()
+    assert len(set(seen)) == 3
+    assert min(seen) > 1e-3
+    wanted = LeastSquares(layers=("fc2",), ridge=seen[0]).recover(edge, task).model.state_dict()
+    assert torch.equal(found["blocks.0.mlp.fc2.weight"], wanted["blocks.0.mlp.fc2.weight"])
+    strong = LeastSquares(shrinkage="oas", ridge=1.0).recover(edge, task).model.state_dict()
+    plain = LeastSquares(ridge=1.0).recover(edge, task).model.state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in strong.items())
+
+
 def test_leave_one_out_changes_nothing_but_the_head() -> None:
     base = random_base("plain")
     task = task_of(base, images=64)
@@ -334,6 +357,7 @@ def test_refitting_the_classifier_brings_the_logits_closer() -> None:
         {"class_token": 0.0},
         {"layers": ("mlp",)},
         {"head": "hat"},
+        {"shrinkage": "wool"},
         {"order": "both"},
         {"target": "logits"},
     ],
