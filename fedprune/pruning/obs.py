@@ -1,14 +1,17 @@
-"""Optimal Brain Surgeon for neurons: which of an MLP's neurons stay, and what the others leave to them.
+"""Optimal Brain Surgeon: which neurons or value dimensions stay, and what the others leave to them.
 
-With H the scatter of what `fc2` reads, the removal of neuron j changes the layer's output least, and costs
+With H the scatter of what a branch's last layer reads (`fc2`, `proj`), the removal of its input j changes the layer's
+output least, and costs
 
     |w_j|^2 / [H^-1]_jj,   when the others take over   W <- W - w_j [H^-1]_j / [H^-1]_jj
 
-with w_j its column of `fc2` (Hassibi and Stork 1992, equation 5; by columns as in ZipLM, arXiv 2302.04089). So a neuron
-that others can stand in for goes before one that merely writes little. Ours: the scatter is about the mean, which the
-bias takes over; the class token counts more; while many neurons are left, several go at a time.
+with w_j its column of the layer (Hassibi and Stork 1992, equation 5; by columns as in ZipLM, arXiv 2302.04089). So a
+unit that others can stand in for goes before one that merely writes little. Ours: the scatter is about the mean, which
+the bias takes over; the class token counts more; while many neurons are left, several go at a time; of value
+dimensions every head that stays keeps as many, and heads that go do so first.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +22,7 @@ from fedprune.pruning.dense import dense_pass, written
 from fedprune.pruning.method import PruningTask
 from fedprune.vit.branches import Branch
 from fedprune.vit.refit import Sums
-from fedprune.vit.shape import IntArray, Keep
+from fedprune.vit.shape import BlockKeep, BlockShape, IntArray, Keep
 from fedprune.vit.surgery import EdgeModel, cut
 
 CLASS_TOKEN = 8.0  # weight beside a patch token, as in the least-squares refit
@@ -27,56 +30,81 @@ RIDGE = 0.1  # relative to the mean diagonal of the scatter
 MANY, SHARE = 400, 0.06  # while more neurons than that are left, this share of them goes at a time
 
 
-def cut_neurons(task: PruningTask, keep: Keep) -> EdgeModel:
-    """Cut as many neurons of each block as `keep` does, but those that cost least, and let the others take over.
+def cut_by_surgeon(task: PruningTask, keep: Keep, kinds: Collection[str]) -> EdgeModel:
+    """Cut as many units of each block as `keep` does, but those that cost least, and let the others take over.
 
     Args:
         task: Its base is what is cut, its proxy set what the scatters are measured on.
-        keep: What stays; of the neurons only how many.
+        keep: What stays; of the surgeon's units only how many.
+        kinds: Where the surgeon chooses: `"mlp"`, neurons; `"attention"`, value dimensions, as many of each head.
     """
-    counts = {block.block: len(block.neurons) for block in keep.blocks}
-    chosen: dict[int, IntArray] = {}
-    layers: dict[int, tuple[Tensor, Tensor]] = {}
+    blocks = {block.block: block for block in keep.blocks}
+    layers: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
     for visit in dense_pass(task, task.base, CLASS_TOKEN):
-        count, width = counts.get(visit.block, 0), visit.inputs[0].shape[-1]
-        if visit.branch.kind != "mlp" or not 0 < count < width:
+        kind, width, kept = visit.branch.kind, visit.inputs[0].shape[-1], blocks.get(visit.block)
+        if kind not in kinds or kept is None:
+            continue
+        groups, counts = _groups(kind, task.base.shape.blocks[visit.block], kept)
+        if not 0 < counts.sum() < width:
             continue
         sums = Sums(width, 0)
         for values, weights in zip(visit.inputs, visit.weights, strict=True):
             sums.add(values, values[..., :0].to(weights), weights)
         weight, bias = written(task.base, visit.branch, keep.embed)
-        chosen[visit.block], left = surgeon(weight, sums.scatter, count)
-        stays = torch.from_numpy(chosen[visit.block])
-        layers[visit.block] = left, bias + weight @ sums.mean - left @ sums.mean[stays]
-    blocks = tuple(replace(block, neurons=chosen.get(block.block, block.neurons)) for block in keep.blocks)
-    edge = cut(task.base, replace(keep, blocks=blocks))
-    for block, kept in zip(edge.model.get_submodule("blocks").children(), blocks, strict=True):
-        mine = Branch.of(block, "mlp")
-        if mine is not None and kept.block in layers:
-            mine.refit(*layers[kept.block])
+        chosen, left = surgeon(weight, sums.scatter, counts, groups)
+        layers[visit.block, kind] = left, bias + weight @ sums.mean - left @ sums.mean[torch.from_numpy(chosen)]
+        if kind == "mlp":
+            blocks[visit.block] = replace(kept, neurons=chosen)
+        else:
+            blocks[visit.block] = replace(kept, v=chosen.reshape(kept.v.shape) % task.base.shape.blocks[visit.block].v)
+    edge = cut(task.base, replace(keep, blocks=tuple(blocks.values())))
+    for block, kept in zip(edge.model.get_submodule("blocks").children(), blocks.values(), strict=True):
+        for kind in kinds:
+            mine = Branch.of(block, kind)
+            if mine is not None and (kept.block, kind) in layers:
+                mine.refit(*layers[kept.block, kind])
     return edge
 
 
-def surgeon(weight: Tensor, scatter: Tensor, count: int) -> tuple[IntArray, Tensor]:
-    """Return which `count` inputs of a linear layer stay, ascending, and the layer's weights of these.
+def _groups(kind: str, base: BlockShape, keep: BlockKeep) -> tuple[IntArray, IntArray]:
+    """Return the group of each input of a branch's writer, and how many of each group stay: heads, or all neurons."""
+    if kind == "mlp":
+        return np.zeros(base.neurons, np.int64), np.array([len(keep.neurons)])
+    counts = np.zeros(base.heads, np.int64)
+    counts[keep.heads] = keep.v.shape[1]
+    return np.repeat(np.arange(base.heads), base.v), counts
+
+
+def surgeon(weight: Tensor, scatter: Tensor, counts: IntArray, groups: IntArray) -> tuple[IntArray, Tensor]:
+    """Return which inputs of a linear layer stay, ascending, and the layer's weights of these.
 
     Args:
         weight: (outputs, inputs), float64.
         scatter: (inputs, inputs) of what it reads, about the mean.
-        count: How many stay.
+        counts: How many of each group stay.
+        groups: (inputs,) the group of each.
     """
     size = len(scatter)
     lifted = scatter + RIDGE * scatter.diagonal().mean().clamp_min(1e-30) * torch.eye(size).to(scatter)
     inverse, weight = torch.linalg.inv(lifted), weight.clone()
-    alive = torch.arange(size, device=scatter.device)
-    while len(alive) > count:
-        many = max(1, int(SHARE * len(alive))) if len(alive) > MANY else 1
-        costs = weight.square().sum(0) / inverse.diagonal()
-        gone = torch.argsort(costs, stable=True)[: min(many, len(alive) - count)]
-        stays = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
+    alive = np.arange(size)
+    while len(alive) > counts.sum():
+        gone = _next_to_go(weight.square().sum(0) / inverse.diagonal(), groups[alive], counts)
+        stays = torch.ones(len(alive), dtype=torch.bool, device=scatter.device)
         stays[gone] = False
         takes_over = torch.linalg.solve(inverse[gone][:, gone], inverse[gone][:, stays])
         weight = weight[:, stays] - weight[:, gone] @ takes_over
         inverse = inverse[stays][:, stays] - inverse[stays][:, gone] @ takes_over
-        alive = alive[stays]
-    return alive.cpu().numpy().astype(np.int64), weight
+        alive = alive[stays.cpu().numpy()]
+    return alive, weight
+
+
+def _next_to_go(costs: Tensor, groups: IntArray, counts: IntArray) -> Tensor:
+    """Return the places of the inputs that go next: those that cost least in groups that have more than stay."""
+    doomed = np.flatnonzero(counts[groups] == 0)
+    if len(doomed):  # at once, else what stays might count on them
+        return torch.from_numpy(doomed).to(costs.device)
+    whole = np.bincount(groups, minlength=len(counts)) <= counts
+    costs = costs.masked_fill(torch.from_numpy(whole[groups]).to(costs.device), torch.inf)
+    many = max(1, int(SHARE * len(groups))) if len(groups) > MANY and len(counts) == 1 else 1
+    return torch.argsort(costs, stable=True)[: min(many, len(groups) - int(counts.sum()))]

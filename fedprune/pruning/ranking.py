@@ -18,7 +18,7 @@ from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.statistics import asks_loss
 from fedprune.pruning.method import Method, PruningTask
-from fedprune.pruning.obs import cut_neurons
+from fedprune.pruning.obs import cut_by_surgeon
 from fedprune.pruning.rotation import check_coordinates, in_coordinates
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.shape import Keep
@@ -27,7 +27,7 @@ from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import unpack
 
 FloatArray = NDArray[np.float64]
-NEURONS = ("score", "obs")
+CHOOSERS = ("score", "obs")  # of the units that stay once their number is known
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Ranking(Method):
         directions: Which directions those are: `pca`, `geo`, `random` or `axes`, see `evidence.directions`.
         neurons: Which neurons stay once the search has said how many: the best by `score`, or those that `obs` leaves,
             with their weights (Optimal Brain Surgeon, see `pruning.obs`).
+        values: The same of value dimensions, as many of each head.
     """
 
     dimensions: tuple[str, ...] = field(default=WIDTHS, kw_only=True)
@@ -71,14 +72,16 @@ class Ranking(Method):
     stream: str = field(default="as_is", kw_only=True)
     directions: str = field(default="pca", kw_only=True)
     neurons: str = field(default="score", kw_only=True)
+    values: str = field(default="score", kw_only=True)
 
     def __post_init__(self) -> None:
         check_coordinates(self)
         at_least(self, 1, "align")
         if unknown := sorted(set(self.dimensions) - set(DIMENSIONS)):
             raise ValueError(f"dimensions has {unknown[0]!r}; it may hold {', '.join(DIMENSIONS)}.")
-        if self.neurons not in NEURONS:
-            raise ValueError(f"neurons is {self.neurons!r}; choose one of {', '.join(NEURONS)}.")
+        for name in ("neurons", "values"):
+            if getattr(self, name) not in CHOOSERS:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(CHOOSERS)}.")
 
     @property
     def reads(self) -> Reads:
@@ -115,7 +118,8 @@ class Ranking(Method):
         """
         task = self.in_coordinates(task)
         keep = self.search(task, self.score(task))
-        return cut_neurons(task, keep) if self.neurons == "obs" else cut(task.base, keep)
+        kinds = [kind for kind, how in (("mlp", self.neurons), ("attention", self.values)) if how == "obs"]
+        return cut_by_surgeon(task, keep, kinds) if kinds else cut(task.base, keep)
 
     def in_coordinates(self, task: PruningTask) -> PruningTask:
         """Return the same task over the base in this method's coordinates, and over evidence measured on it."""

@@ -46,7 +46,7 @@ def contract(method: Any) -> list[Check]:
     ]
     if isinstance(method, Ranking):
         checks += asked(a_ranking_works_on_a_rotated_stream, family=FAMILIES)
-        checks += asked(a_ranking_can_leave_the_choice_of_neurons_to_the_surgeon)
+        checks += asked(a_ranking_can_leave_the_choice_of_units_to_the_surgeon)
         checks += asked(a_rotated_stream_loses_nothing_where_nothing_is_cut)
     return checks
 
@@ -184,14 +184,15 @@ def a_ranking_works_on_a_rotated_stream(method: Ranking, family: str) -> None:
     expect_logits(edge)
 
 
-def a_ranking_can_leave_the_choice_of_neurons_to_the_surgeon(method: Ranking) -> None:
-    """`neurons=obs` changes which neurons stay, not how many."""
+def a_ranking_can_leave_the_choice_of_units_to_the_surgeon(method: Ranking) -> None:
+    """`neurons=obs` changes which neurons stay, not how many; `values=obs` the same of value dimensions."""
     plain, task = derive(method, images=12)
-    edge, _ = derive(replace(method, neurons="obs", stream="rotated"), images=12)
+    edge, _ = derive(replace(method, neurons="obs", values="obs", stream="rotated"), images=12)
     expect_within(edge, task)
     expect_logits(edge)
-    chosen, _ = derive(replace(method, neurons="obs"), images=12)
-    expect(chosen.shape == plain.shape, f"with neurons=obs the shape is {chosen.shape}, without it {plain.shape}.")
+    for name, surgeons in (("neurons", replace(method, neurons="obs")), ("values", replace(method, values="obs"))):
+        chosen, _ = derive(surgeons, images=12)
+        expect(chosen.shape == plain.shape, f"with {name}=obs the shape is {chosen.shape}, without it {plain.shape}.")
 
 
 def a_rotated_stream_loses_nothing_where_nothing_is_cut(method: Ranking) -> None:
