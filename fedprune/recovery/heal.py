@@ -3,16 +3,16 @@
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedprune.core.progress import tracking
 from fedprune.core.random import stream
 from fedprune.core.registry import register
 from fedprune.evidence.losses import distillation
@@ -20,10 +20,13 @@ from fedprune.pruning.learning import proxy_batches
 from fedprune.pruning.method import PruningTask
 from fedprune.recovery.least_squares import LeastSquares
 from fedprune.recovery.recovery import Recovery
-from fedprune.vit.base import Base, freeze
+from fedprune.vit.base import Base, freeze, predict
 from fedprune.vit.branches import quick
 from fedprune.vit.stream import is_rotated, kept_stream
 from fedprune.vit.surgery import EdgeModel
+
+UNKNOWN = 10**9  # steps, until it is known how long one takes
+TIMED = 3  # steps after which it is
 
 
 @register("recovery", "heal")
@@ -37,25 +40,32 @@ class Heal(Recovery):
     cosine to zero, gradients clipped to norm 1. Weights and schedule are ours.
 
     Attributes:
-        steps: Batches; 0 leaves the closed-form refit as it is.
-        seconds: Stop after so many, wherever the steps are then, and note it; 0 for no limit. A run that was stopped
-            depends on the machine, so give it as a safeguard only.
+        steps: Batches; 0 leaves the closed-form refit as it is, None makes as many as fit in `seconds`.
+        seconds: Stop after so many, wherever the steps are then, and note it; 0 for no limit. A run that was stopped,
+            or whose steps follow from it, depends on the machine.
         learning_rate: At the start.
         batch_size: Images a step.
         states: Weight of the block states beside the answers.
         crop: Smallest area of a random resized crop, as a share of the image; 1 crops nothing.
+        looks: How often, evenly over the steps, the model is compared with the base on public validation images; the
+            weights stay that are nearest there, those of the refit among them. 0 keeps the last weights.
+        refit: The closed-form refit before it.
     """
 
-    steps: int = 200
+    steps: int | None = 200
     seconds: float = 0.0
     learning_rate: float = 1e-3
     batch_size: int = 32
     states: float = 5.0
     crop: float = 0.35
+    looks: int = 0
+    refit: LeastSquares = field(default_factory=LeastSquares)
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch_size < 1:
+        if (self.steps or 0) < 0 or self.batch_size < 1:
             raise ValueError(f"steps is {self.steps} and batch_size {self.batch_size}; at least 0 and 1 are asked for.")
+        if self.looks < 0 or (self.steps is None and not self.seconds > 0):
+            raise ValueError("looks must not be negative, and without steps there must be a limit of seconds.")
         if self.seconds < 0 or self.states < 0 or not self.learning_rate > 0:
             raise ValueError("seconds and states must not be negative, and learning_rate must be positive.")
         if not 0 < self.crop <= 1:
@@ -66,36 +76,58 @@ class Heal(Recovery):
         """No."""
         return False
 
+    @property
+    def validates(self) -> bool:
+        """Whether it looks at validation images."""
+        return self.looks > 0
+
     def recover(self, edge: EdgeModel, task: PruningTask) -> EdgeModel:
         """Return a healed copy of the edge model; its notes say what that cost and where a limit stopped it."""
         began = time.perf_counter()
-        edge = LeastSquares().recover(edge, task)
+        edge = self.refit.recover(edge, task)
         model = copy.deepcopy(edge.model).requires_grad_(True)
-        done = 0
-        optimiser = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, self.steps))
-        losses = _Losses(edge, task, model, self.states)
-        for pixels in islice(self._batches(task), self.steps):
-            if self.seconds and time.perf_counter() - began > self.seconds:
-                break
-            optimiser.zero_grad()
-            losses.of(pixels).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            done += 1
+        looks = _Looks(model, edge, task, self.looks) if self.looks else None
+        done = self._train(model, edge, task, looks, began)
         notes = {
+            **(looks.restore() if looks else {}),
             "recovery_images": float(done * self.batch_size),
             "recovery_seconds": time.perf_counter() - began,
-            **({"recovery_stopped_at_step": float(done)} if done < self.steps else {}),
+            **({"recovery_stopped_at_step": float(done)} if self.steps is None or done < self.steps else {}),
         }
         return replace(edge, model=freeze(model), notes={**edge.notes, **notes})
+
+    def _train(self, model: nn.Module, edge: EdgeModel, task: PruningTask, looks: "_Looks | None", began: float) -> int:
+        """Train `model` in place; return how many steps that were."""
+        optimiser = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)
+        steps = UNKNOWN if self.steps is None else self.steps
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
+        losses = _Losses(edge, task, model, self.states)
+        times: list[float] = []  # before each step
+        with tracking("healing", 0 if self.steps is None else steps) as advance:
+            for done, pixels in enumerate(self._batches(task)):
+                times.append(time.perf_counter())
+                if done == steps or (self.seconds and times[-1] - began > self.seconds):
+                    break
+                if self.steps is None and done == TIMED:
+                    reserved = looks.seconds * self.looks if looks else 0.0
+                    left = self.seconds - (times[-1] - began) - reserved
+                    steps = schedule.T_max = done + max(1, int(left * TIMED / (times[-1] - times[0])))
+                optimiser.zero_grad()
+                losses.of(pixels).backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                schedule.step()
+                advance(1)
+                if looks:
+                    looks.after(done + 1, steps)
+        if looks:
+            looks.after(done, done)
+        return done
 
     def _batches(self, task: PruningTask) -> Iterator[Tensor]:
         """Yield cropped batches of the proxy set, over and over."""
         random = stream(task.seed, "heal crops")
-        epochs = math.ceil(self.steps * self.batch_size / len(task.proxy)) + self.steps  # a short last batch counts too
-        for pixels, _, _ in proxy_batches(task, epochs, self.batch_size, "heal"):
+        for pixels, _, _ in proxy_batches(task, UNKNOWN, self.batch_size, "heal"):
             yield pixels if self.crop == 1 else random_crops(pixels, random, self.crop)
 
 
@@ -145,6 +177,43 @@ class _Losses:
             for own, end in zip(mine, self.ends, strict=True)
         ]
         return loss + self.states * torch.stack(apart).mean().to(loss)
+
+
+class _Looks:
+    """Remembers the weights whose answers to the task's validation images are nearest to the base's."""
+
+    def __init__(self, model: nn.Module, edge: EdgeModel, task: PruningTask, count: int) -> None:
+        assert task.validation is not None
+        self.model, self.task, self.images, self.count = model, task, task.validation, count
+        self.wanted = self._answers(task.base.model)[:, list(edge.classes)]
+        self.least, self.step, self.looked = float("inf"), 0, 0
+        self.weights: Mapping[str, Tensor] = {}
+        began = time.perf_counter()
+        self._look(0)
+        self.seconds = time.perf_counter() - began
+
+    def after(self, done: int, steps: int) -> None:
+        """Look where a further part of the steps is done."""
+        if done > self.looked and done * self.count // steps > (done - 1) * self.count // steps:
+            self._look(done)
+
+    def restore(self) -> dict[str, float]:
+        """Put the best weights back; return after how many steps they were found, and how near they are."""
+        self.model.load_state_dict(self.weights)
+        return {"recovery_step": float(self.step), "recovery_divergence": self.least}
+
+    def _look(self, step: int) -> None:
+        self.looked = step
+        found = float(distillation(self._answers(self.model), self.wanted))
+        if found < self.least:
+            self.least, self.step = found, step
+            self.weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _answers(self, model: nn.Module) -> Tensor:
+        device = self.model.get_parameter("pos_embed").device.type
+        everything = np.arange(len(self.images))
+        preprocess, precision = self.task.base.preprocess, self.task.precision
+        return torch.from_numpy(predict(model, preprocess, self.images, everything, precision=precision, device=device))
 
 
 @contextmanager

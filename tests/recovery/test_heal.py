@@ -1,4 +1,6 @@
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +90,39 @@ def test_no_step_is_the_closed_form_refit_and_a_limit_says_where_it_stopped() ->
     assert healed.notes["recovery_stopped_at_step"] == 0
 
 
+def test_without_steps_as_many_are_made_as_fit_in_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is read once before a step and once a look, so that each takes a second."""
+    base = random_base("plain", dtype=torch.float32)
+    task, edge = task_of(base), cut(base, half_of(base.shape, "neurons"))
+    now = iter(range(10_000))
+    monkeypatch.setattr("fedprune.recovery.heal.time", SimpleNamespace(perf_counter=lambda: float(next(now))))
+    healed = Heal(steps=None, seconds=40.0).recover(edge, task)
+    assert 35 <= healed.notes["recovery_stopped_at_step"] <= 40
+    looked = Heal(steps=None, seconds=40.0, looks=10).recover(edge, replace(task, validation=task.images))
+    assert 20 <= looked.notes["recovery_stopped_at_step"] <= 30, "looks take their time too"
+
+
+def test_the_weights_stay_that_answer_validation_images_most_like_the_base() -> None:
+    base = random_base("plain", dtype=torch.float32)
+    task = task_of(base, images=24)
+    task = replace(task, validation=task.images.take(np.arange(12)))
+    edge = cut(base, half_of(base.shape, "neurons"))
+    kept = [Heal(steps=count, learning_rate=0.3, states=0.0, looks=count).recover(edge, task) for count in (1, 8)]
+    pixels = base.preprocess(task.validation.read(np.arange(12)))
+    for healed in kept:
+        with torch.no_grad():
+            wanted, found = (model(pixels).log_softmax(1) for model in (base.model, healed.model))
+        divergence = float((wanted.exp() * (wanted - found)).sum(1).mean())
+        assert divergence == pytest.approx(healed.notes["recovery_divergence"], rel=1e-4)
+    refitted = LeastSquares().recover(edge, task)
+    assert kept[0].notes["recovery_step"] == 0, "so large a step only harms"
+    for name, value in refitted.model.state_dict().items():
+        assert torch.equal(kept[0].model.state_dict()[name], value)
+    assert kept[1].notes["recovery_divergence"] <= kept[0].notes["recovery_divergence"]
+    assert Heal(looks=1).validates
+    assert not Heal().validates
+
+
 def test_crops_are_parts_of_the_image_at_its_size() -> None:
     ramp = torch.linspace(0, 1, 64)
     pixels = torch.stack((ramp.expand(64, 64), ramp[:, None].expand(64, 64)))[None].repeat(200, 1, 1, 1)
@@ -103,7 +138,9 @@ def test_crops_are_parts_of_the_image_at_its_size() -> None:
     assert (whole - pixels[:3]).abs().max() < 0.3  # sides may differ though the area is whole
 
 
-@pytest.mark.parametrize("wrong", [{"steps": -1}, {"batch_size": 0}, {"seconds": -1.0}, {"crop": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": -1}, {"looks": -1}, {"steps": None}, {"batch_size": 0}, {"seconds": -1.0}, {"crop": 0.0}]
+)
 def test_wrong_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Heal(**wrong)  # type: ignore[arg-type]
