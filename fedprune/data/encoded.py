@@ -142,8 +142,8 @@ def digest(image: Encoded) -> bytes:
     return sha256(image if isinstance(image, bytes) else image.read_bytes()).digest()[:16]
 
 
-def decode(encoded: Encoded, side: int, what: str) -> Pixels:
-    """Decode one image to (side, side, 3) RGB bytes, upright, on white where it is transparent.
+def decode(encoded: Encoded | Image.Image, side: int, what: str) -> Pixels:
+    """Decode one image, or take one of Pillow's, to (side, side, 3) RGB bytes, upright, on white where transparent.
 
     Raises:
         DataError: it cannot be read; the message starts with `what`.
@@ -192,9 +192,11 @@ def _eight_bits(grey: NDArray[np.integer]) -> NDArray[np.uint8]:
     return (grey.astype(np.uint32) // 257).astype(np.uint8)
 
 
-def _opened(encoded: Encoded, what: str, use: Callable[[Image.Image], Result]) -> Result:
+def _opened(encoded: Encoded | Image.Image, what: str, use: Callable[[Image.Image], Result]) -> Result:
     place = f" ({encoded})" if isinstance(encoded, Path) else ""
     try:
+        if isinstance(encoded, Image.Image):
+            return use(encoded)
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as opened:
             return use(opened)
     except UnclearPixelsError as error:

@@ -1,6 +1,7 @@
 """Image files in one folder a class."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fedprune.data.labels import in_natural_order, natural_key
 
 # Folders that systems and tools leave behind; names that begin with a dot or an @ are passed over too.
 NOT_CLASSES = ("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "$RECYCLE.BIN")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 
 
 @register("data", "image_folder")
@@ -37,7 +39,7 @@ class ImageFolder(DataSource):
     train_folder: str = "train"
     test_folder: str = "test"
     image_size: int | None = None
-    suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+    suffixes: tuple[str, ...] = SUFFIXES
 
     def __post_init__(self) -> None:
         check_size(self.image_size)
@@ -77,23 +79,21 @@ class ImageFolder(DataSource):
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}. It must hold one folder a class; check data.root.")
         names = in_natural_order([place.name for place in folder.iterdir() if place.is_dir()])
-        found = {name: self._below(folder / name) for name in names if not is_hidden(name)}
+        found = {name: images_below(folder / name, self.suffixes) for name in names if not is_hidden(name)}
         if not found:
             raise DataError(f"The class list is empty: {folder} holds no folders. Make one a class, with its images.")
         if empty := [name for name, paths in found.items() if not paths]:
             raise DataError(f"The class folder {folder / empty[0]} holds no images ({', '.join(self.suffixes)}).")
         return found
 
-    def _below(self, folder: Path) -> list[Path]:
-        found = []
-        for place, folders, files in os.walk(folder):
-            folders[:] = [name for name in folders if not is_hidden(name)]
-            found += [
-                Path(place, name)
-                for name in files
-                if not is_hidden(name) and Path(name).suffix.lower() in self.suffixes
-            ]
-        return sorted(found, key=lambda path: [natural_key(part) for part in path.parts])
+
+def images_below(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Return the image files in a folder and in folders below it, in natural order; hidden ones are passed over."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [Path(place, name) for name in files if not is_hidden(name) and Path(name).suffix.lower() in suffixes]
+    return sorted(found, key=lambda path: [natural_key(part) for part in path.parts])
 
 
 def is_hidden(name: str) -> bool:

@@ -113,6 +113,36 @@ def read_local(paths: Sequence[Path], columns: Columns) -> Table:
     Raises:
         DataError: a file is no parquet file, or a column is wrong.
     """
+    return _table(*_read_files(paths, columns.used), columns, _where(paths))
+
+
+def read_encoded(paths: Sequence[Path], column: str) -> Sequence[bytes]:
+    """Read the images of parquet files alone, still encoded.
+
+    Raises:
+        DataError: a file is no parquet file, or the column is wrong.
+    """
+    table, _ = _read_files(paths, [column])
+    return _images(table, column, _where(paths))
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the names of a parquet file's columns.
+
+    Raises:
+        DataError: it is no parquet file.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_files(paths: Sequence[Path], used: list[str]) -> tuple[Any, Mapping[str, tuple[str, ...]]]:
+    """Return the used columns of all files as one table, and the class names that they tell."""
     import pyarrow
     import pyarrow.parquet
 
@@ -121,13 +151,20 @@ def read_local(paths: Sequence[Path], columns: Columns) -> Table:
     try:
         for path in paths:
             with pyarrow.parquet.ParquetFile(path) as file:
-                _require_columns(columns, file.schema_arrow.names, str(path))
+                _require_columns(used, file.schema_arrow.names, str(path))
                 names = names or _class_names(file.schema_arrow.metadata)
-                batches += list(file.iter_batches(ROWS, columns=columns.used))
-        table = pyarrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+                batches += list(file.iter_batches(ROWS, columns=used))
+        return pyarrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table(), names
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a parquet file: {error}. Fetch it again.") from error
-    return _table(table, names, columns, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and its other parts")
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read as a parquet file: {error}. Fetch it again.")
+
+
+def _where(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and its other parts"
 
 
 def read_hub(repository: str, split: str, columns: Columns) -> Table:
@@ -148,7 +185,7 @@ def read_hub(repository: str, split: str, columns: Columns) -> Table:
         ) from error
     features = dataset.features
     names = {column: tuple(feature.names) for column, feature in features.items() if hasattr(feature, "names")}
-    _require_columns(columns, dataset.column_names, where)
+    _require_columns(columns.used, dataset.column_names, where)
     return _table(dataset.select_columns(columns.used).with_format("arrow")[:], names, columns, where)
 
 
@@ -165,8 +202,8 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str,
         return {}
 
 
-def _require_columns(columns: Columns, there: Iterable[str], where: str) -> None:
-    for column in columns.used:
+def _require_columns(used: Iterable[str], there: Iterable[str], where: str) -> None:
+    for column in used:
         if column not in there:
             raise DataError(f"{where} has no column {column!r}. It has: {', '.join(there)}.")
 
