@@ -195,6 +195,7 @@ def test_a_plug_in_that_cannot_be_imported_is_a_sentence(text, sentence, tmp_pat
         ("spvit", ("gmm", "random", "magnitude", "none", "spvit")),
         ("corp", ("gmm", "random", "corp", "fold", "none")),
         ("fedprune", ("gmm", "herding", "fedprune", "least_squares", "none")),
+        ("oneshot", ("gmm", "herding", "fedprune", "least_squares", "none")),
     ],
 )
 def test_a_preset_is_a_whole_pipeline_at_every_scale(preset, names):
@@ -208,6 +209,14 @@ def test_presets_are_all_tested_and_named():
     assert len(list((config_folder() / "preset").glob("*.yaml"))) == 6
     with pytest.raises(ConfigError, match="There is no preset named 'tapp'; did you mean 'tap'"):
         compose(["preset=tapp"])
+
+
+def test_oneshot_is_ours_with_what_a_sample_of_public_images_asks_for():
+    config = compose(["preset=oneshot", "recovery=oneshot_heal"])
+    assert (config.method.stream, config.method.directions, config.method.neurons) == ("rotated", "pca", "obs")
+    assert compose(["preset=oneshot"]).recovery == config.recovery.refit
+    assert config.recovery.refit.head == "leave_one_out"
+    assert config.recovery.validates
 
 
 def test_tap_is_as_released():
