@@ -1,14 +1,18 @@
 """What README.md says can be done is done here: its commands are understood, its example method runs."""
 
+import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fedprune.api.compression import configure
 from fedprune.api.settings import several
+from fedprune.cli import compress
 from fedprune.cli.main import commands
 from fedprune.experiment.compose import compose
 from fedprune.study.plan import plan_of
@@ -46,6 +50,17 @@ def test_every_run_composes(line):
         assert plan_of(settings).cells
     else:
         compose(settings)
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("fedprune compress ")])
+def test_every_compression_is_understood(line):
+    parser = argparse.ArgumentParser()
+    compress.add_arguments(parser)
+    words = parser.parse_args(shlex.split(line.split(" #")[0])[2:])
+    config = configure(words.model, words.heal, words.milliseconds, words.overrides)
+    assert config.base.model == words.model
+    limits = (words.removed, words.params, words.macs, words.memory, words.milliseconds)
+    assert any(limit is not None for limit in limits)
 
 
 def test_make_targets_exist():

@@ -38,6 +38,7 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(width=None if sys.stdout.isatty() else 140)
+errors = PlainConsole(width=None if sys.stderr.isatty() else 140, stderr=True)
 
 
 class Bars(Observer):
@@ -50,9 +51,17 @@ class Bars(Observer):
         passes: Forward passes of images that the run takes beyond its pool's features, about, where that is known: as
             soon as the first features have been timed, the time of the whole run is estimated.
         clock: Seconds, for tests.
+        out: Where to say it.
     """
 
-    def __init__(self, quiet: bool, passes: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        quiet: bool,
+        passes: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        out: Console = console,
+    ) -> None:
+        self._out = out
         self._passes = None if quiet else passes
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
@@ -60,8 +69,8 @@ class Bars(Observer):
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[detail]}"),
-            console=console,
-            disable=quiet or not _can_draw(),
+            console=out,
+            disable=quiet or not _can_draw(out),
         )
         self._says_lines = self._progress.disable and not quiet
         self._clock = clock
@@ -100,7 +109,7 @@ class Bars(Observer):
         if name == FEATURES and self._passes is not None and phase.last - phase.start >= TIMED:
             rate = phase.done / (phase.last - phase.start)
             whole = duration((self._passes + phase.total) / rate)
-            console.print(f"about {whole} in all, at {frequency(rate)} images a second", highlight=False)
+            self._out.print(f"about {whole} in all, at {frequency(rate)} images a second", highlight=False)
             self._passes = None
         if phase.is_due():
             self._say(name)
@@ -109,14 +118,14 @@ class Bars(Observer):
         phase = self._phases[name]
         phase.reported, phase.reported_at = phase.done, phase.last
         if self._says_lines:
-            console.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
+            self._out.print(f"{name}: {phase.done} of {phase.total}, {phase.detail()}", highlight=False)
 
 
-def _can_draw() -> bool:
+def _can_draw(out: Console) -> bool:
     """Say whether bars can be drawn over and over: on a terminal, and in a notebook that has ipywidgets."""
-    if console.is_jupyter:
+    if out.is_jupyter:
         return find_spec("ipywidgets") is not None
-    return console.is_terminal and "CI" not in os.environ
+    return out.is_terminal and "CI" not in os.environ
 
 
 @contextmanager

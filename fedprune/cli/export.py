@@ -1,16 +1,16 @@
 """Take an edge model out of a run: safetensors, ONNX or ExecuTorch, with a model card."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fedprune.api.export import SUFFIXES, write_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedprune.protocol.storage import StoredModel
 
-SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "executorch": ".pte"}
 CHECKED_IMAGES = 8
 
 
@@ -25,30 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the model and its card, checked against torch where it is another format."""
-    from fedprune.core.files import write_atomic, write_json, write_text
+    from fedprune.core.files import write_json, write_text
     from fedprune.experiment.record import read_record
     from fedprune.experiment.verify import check_model
     from fedprune.protocol.storage import StoredModel
     from fedprune.vit.card import card_of, markdown_of
-    from fedprune.vit.export import check_onnx, export_executorch, export_onnx
 
     path, folder = _locate(arguments)
     file = StoredModel.read(path) if folder is None else check_model(read_record(folder), path.name)
     stem = path.stem if folder is None else f"{folder.name}-{path.stem}"  # two runs' models may go to one folder
     target = arguments.output / (stem + SUFFIXES[arguments.format])
     more = {} if folder is None else _provenance(folder, arguments.device, file)
-    if arguments.format == "safetensors":
-        write_atomic(target, lambda temporary: _copy(path, temporary))
-    else:
-        model = file.build().model
-        if arguments.format == "onnx":
-            export_onnx(model, file.shape, target)
-            pixels, what = _pixels(file, folder)
-            error = check_onnx(model, target, pixels)
-            more["largest_difference_from_torch"] = error
-            print(f"Largest difference from torch over {len(pixels)} {what}: {error:.1e}")
-        else:
-            export_executorch(model, file.shape, target)
+    pixels, what = _pixels(file, folder) if arguments.format == "onnx" else (None, "")
+    error = write_model(file, arguments.format, target, pixels)
+    if error is not None and pixels is not None:
+        more["largest_difference_from_torch"] = error
+        print(f"Largest difference from torch over {len(pixels)} {what}: {error:.1e}")
     card = card_of(file.shape, file.card, **more)
     write_json(arguments.output / f"{stem}.json", card)
     write_text(arguments.output / f"{stem}.md", markdown_of(card, stem))
@@ -145,7 +137,3 @@ def _pixels(file: "StoredModel", folder: Path | None) -> "tuple[Tensor, str]":
     values = file.card["preprocess"]
     preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
     return preprocess(pool.read(np.arange(min(CHECKED_IMAGES, len(pool))))), "images of the public pool"
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

@@ -22,7 +22,9 @@ def card_of(shape: Shape, card: Mapping[str, Any], **more: Any) -> dict[str, Any
 def markdown_of(card: Mapping[str, Any], name: str) -> str:
     """Return a card as Markdown."""
     counts, shape, preprocess = card["counts"], card["shape"], card["preprocess"]
-    known = {"classes", "class_names", "preprocess", "notes", "counts", "shape", "budget", "accuracy", "tokens"}
+    known = {
+        "classes", "class_names", "preprocess", "notes", "counts", "shape", "budget", "accuracy", "tokens", "measured",
+    }  # fmt: skip
     names = card.get("class_names") or card["classes"]
     lines = [
         f"# {name}",
@@ -51,9 +53,8 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
         f"mean {preprocess['mean']}, divided by standard deviation {preprocess['std']}; bicubic resizing",
         f"- {len(card['classes'])} logits, in this order: {', '.join(map(_verbatim, names))}",
         "",
-        "## Accuracy",
-        "",
-        *(f"- {fact}" for fact in _facts(card.get("accuracy")) or ["not measured"]),
+        *(["## Before and after", "", *_measured(card["measured"])] if "measured" in card else ["## Accuracy", ""]),
+        *(f"- {fact}" for fact in _facts(card.get("accuracy")) or ["not measured"] if "measured" not in card),
         "",
         "## Provenance",
         "",
@@ -61,6 +62,34 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
         *[f"- {key}: {value}" for key, value in card["notes"].items()],
     ]
     return "\n".join(lines) + "\n"
+
+
+def comparison(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return a table of what was measured of a dense model and of what was cut from it: what, before, after.
+
+    Args:
+        measured: `images`, how many were held out, and `before` and `after` as `api.judge.Figures` names them.
+    """
+    before, after = measured["before"], measured["after"]
+
+    def both(title: str, key: str, form: str, unit: float = 1) -> list[tuple[str, str, str]]:
+        known = None not in (before[key], after[key])
+        return [(title, format(before[key] / unit, form), format(after[key] / unit, form))] if known else []
+
+    return [
+        *both("parameters", "parameters", ",.0f"),
+        *both("multiply-accumulates an image", "macs", ",.0f"),
+        *both("weights and peak activations (MiB)", "memory_bytes", ".1f", 2**20),
+        *both("milliseconds an image, one thread", "milliseconds", ".1f"),
+        *both(f"same answer as before, {measured['images']} held-out images (%)", "agreement", ".1f", 0.01),
+        *both("KL divergence from the answers before", "divergence", ".3f"),
+        *both("accuracy (%)", "accuracy", ".1f", 0.01),
+    ]
+
+
+def _measured(measured: Mapping[str, Any]) -> list[str]:
+    rows = [("", "before", "after"), ("---", "---:", "---:"), *comparison(measured)]
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _tokens(reducer: Mapping[str, Any], counts: Mapping[str, Any]) -> str:

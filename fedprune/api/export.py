@@ -1,0 +1,37 @@
+"""Write a stored model in the format that is asked for, checked against torch; importing this file costs nothing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedprune.protocol.storage import StoredModel
+
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "executorch": ".pte"}
+
+
+def write_model(stored: "StoredModel", format: str, path: Path, pixels: "Tensor | None") -> float | None:
+    """Write a model; return the largest difference of its answers from torch's where the format can be asked.
+
+    Args:
+        stored: The model.
+        format: One of `SUFFIXES`.
+        path: The file.
+        pixels: (images, 3, side, side) to compare on; without them nothing is compared.
+
+    Raises:
+        MissingExtra: the format needs a package that is not installed.
+        ModelError: the answers differ by more than rounding.
+    """
+    from fedprune.vit.export import check_onnx, export_executorch, export_onnx
+
+    if format == "safetensors":
+        stored.write(path)
+        return None
+    model = stored.build().model
+    if format == "executorch":
+        export_executorch(model, stored.shape, path)
+        return None
+    export_onnx(model, stored.shape, path)
+    return None if pixels is None else check_onnx(model, path, pixels)
