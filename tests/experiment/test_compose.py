@@ -206,7 +206,7 @@ def test_a_preset_is_a_whole_pipeline_at_every_scale(preset, names):
 
 
 def test_presets_are_all_tested_and_named():
-    assert len(list((config_folder() / "preset").glob("*.yaml"))) == 6
+    assert len(list((config_folder() / "preset").glob("*.yaml"))) == 7
     with pytest.raises(ConfigError, match="There is no preset named 'tapp'; did you mean 'tap'"):
         compose(["preset=tapp"])
 
