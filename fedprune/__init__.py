@@ -1,7 +1,7 @@
 """fedprune: every edge device its own small vision transformer, from a report that holds no image.
 
 `import fedprune as fp` is all that a notebook needs: `fp.run`, `fp.sweep`, `fp.table`, `fp.load_run`, `fp.load_runs`,
-`fp.list_runs`, `fp.load_edge_model`, `fp.compress`.
+`fp.list_runs`, `fp.load_edge_model`, `fp.HubModel`, `fp.compress`.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 EXPORTS = {  # name -> file, imported when the name is first asked for: torch takes seconds
+    "HubModel": "fedprune.protocol.hub",
     "compress": "fedprune.api.compress",
     "list_runs": "fedprune.api.listing",
     "load_edge_model": "fedprune.protocol.storage",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedprune.api.calibration import cut_images, labelled, with_rows
 from fedprune.api.compression import configure
 from fedprune.api.dense import dense_model
-from fedprune.api.export import SUFFIXES, write_model
+from fedprune.api.formats import SUFFIXES, write_model
 from fedprune.api.judge import Figures, judge
 from fedprune.api.settings import single
 from fedprune.core.errors import ConfigError, ModelError

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from fedprune.api.export import Exported, Form, export_device
+from fedprune.api.origin import preprocess_of
 from fedprune.api.progress import watched
 from fedprune.api.settings import single
 from fedprune.core.errors import DataError
@@ -99,14 +101,28 @@ class Run:
         name = f"device-{device:03d}.safetensors"
         if (self.folder / "models" / name).is_file():
             stored = check_model(self.record, name)
-            values = stored.card["preprocess"]
-            preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
-            model, classes = stored.build().model, stored.card["classes"]
+            model, classes, preprocess = stored.build().model, stored.card["classes"], preprocess_of(stored)
         else:
             edge = reopen(self.folder, self.config).edge(device)
             model, classes, preprocess = edge.model, edge.classes, edge.preprocess
         names = open_local(self.config.setup()).dataset.classes
         return DeviceModel(model, tuple(printable(names[label]) for label in classes), preprocess)
+
+    def export(
+        self,
+        device: int,
+        format: str = "onnx",
+        *,
+        int8: bool = False,
+        optimize: bool = False,
+        output: str | Path = "exported",
+    ) -> Exported:
+        """Write a device's model as `fedprune export` does; needs a run with `save_models=true`.
+
+        Raises:
+            FedpruneError: no such model is stored, or the written one differs from it.
+        """
+        return export_device(self.record, device, Form(format, int8, optimize), Path(output))
 
     def __repr__(self) -> str:
         accuracy = self.summary["edge_mean"]

@@ -9,7 +9,7 @@ import argparse
 import re
 from pathlib import Path
 
-from fedprune.api.export import SUFFIXES
+from fedprune.api.formats import SUFFIXES
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

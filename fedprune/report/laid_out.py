@@ -1,7 +1,6 @@
 """Tables on a screen: one that is too wide for it loses whole columns, never parts of words."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import pandas as pd
 from rich.cells import cell_len
@@ -30,11 +29,13 @@ def laid_out(
         if column in shown:
             shown.remove(column)
             dropped.append(column)
-    tight = _total(_longest([header, *rows[header]]) for header in shown) > width
+    widths = {header: _longest([header, *rows[header]]) for header in shown}
+    for header in sorted(shown, key=lambda each: narrow[each] - widths[each]):  # the most gained by breaking first
+        if _total(widths.values()) > width:
+            widths[header] = narrow[header]
     table = Table(title=title, title_justify="left")
-    for header in shown:  # a width of its own: rich would take from the widest column until it cuts words
-        justify: Literal["left", "right"] = "left" if header in left else "right"
-        table.add_column(header, justify=justify, width=narrow[header] if tight else None)
+    for header, each in widths.items():  # told: rich would take from the widest column until it cuts words
+        table.add_column(header, justify="left" if header in left else "right", width=each)
     for row in rows[shown].itertuples(index=False):
         table.add_row(*row)
     if not dropped:

@@ -24,6 +24,7 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
     counts, shape, preprocess = card["counts"], card["shape"], card["preprocess"]
     known = {
         "classes", "class_names", "preprocess", "notes", "counts", "shape", "budget", "accuracy", "tokens", "measured",
+        "files",
     }  # fmt: skip
     names = card.get("class_names") or card["classes"]
     lines = [
@@ -56,6 +57,7 @@ def markdown_of(card: Mapping[str, Any], name: str) -> str:
         *(["## Before and after", "", *_measured(card["measured"])] if "measured" in card else ["## Accuracy", ""]),
         *(f"- {fact}" for fact in _facts(card.get("accuracy")) or ["not measured"] if "measured" not in card),
         "",
+        *_files(card.get("files", {})),
         "## Provenance",
         "",
         *[f"- {key}: {_plain(value)}" for key, value in card.items() if key not in known],
@@ -92,6 +94,15 @@ def _measured(measured: Mapping[str, Any]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
+def _files(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not files:
+        return []
+    facts = list(next(iter(files.values())))
+    rows = [[_verbatim(name), *(_facts(told[fact])[0] for fact in facts)] for name, told in files.items()]
+    table = [["file", *facts], ["---"] * (1 + len(facts)), *rows]
+    return ["## Files", "", *(f"| {' | '.join(row)} |" for row in table), ""]
+
+
 def _tokens(reducer: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     entering = ", ".join(map(str, counts["tokens"]))
     return f"- token reducer {reducer['name']} at keep {reducer['keep']}: {entering} tokens enter the blocks in turn"
@@ -102,7 +113,7 @@ def _facts(values: Mapping[str, Any] | float | None) -> list[str]:
         return []
     if isinstance(values, Mapping):
         return [f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in values.items()]
-    return [str(values)]
+    return [f"{values:,}" if isinstance(values, int) else str(values)]
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Take an edge model elsewhere: ONNX with a free batch size, and ExecuTorch."""
+"""Take an edge model elsewhere: ONNX and torch.export with a free batch size, and ExecuTorch."""
 
 import contextlib
 import io
@@ -37,9 +37,9 @@ def export_onnx(model: nn.Module, shape: Shape, path: Path, *, fast: bool = Fals
         options: dict[str, Any] = {"dynamo": False, "dynamic_axes": {"pixels": {0: "batch"}, "logits": {0: "batch"}}}
     else:
         options = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},), "external_data": False}
-    write_atomic(
-        path,
-        lambda temporary: _quietly(
+
+    def write(temporary: Path) -> None:
+        _quietly(
             torch.onnx.export,
             model.eval(),
             (_example(shape, 2),),
@@ -47,8 +47,48 @@ def export_onnx(model: nn.Module, shape: Shape, path: Path, *, fast: bool = Fals
             input_names=["pixels"],
             output_names=["logits"],
             **options,
-        ),
+        )
+        _tidy(temporary)
+
+    write_atomic(path, write)
+
+
+def _tidy(path: Path) -> None:
+    """Take out of a graph what no runtime needs, and infer its shapes anew.
+
+    The exporter leaves a stack trace a node, which is as large as a small model and names folders of this machine, and
+    shapes from before it transposed weights, over which onnxruntime's tools stumble.
+    """
+    onnx = require("onnx", "onnx")
+    graph = onnx.load(path)
+    del graph.graph.value_info[:]
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(onnx.shape_inference.infer_shapes(graph, strict_mode=True), path)
+
+
+def export_torch(model: nn.Module, shape: Shape, path: Path) -> None:
+    """Write `model` as a torch.export program (`.pt2`) with a free batch size; `torch.export.load` reads it alone."""
+    program = torch.export.export(
+        model.eval(), (_example(shape, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
     )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
+    write_atomic(path, lambda temporary: _quietly(torch.export.save, program, temporary))
+
+
+def check_torch(model: nn.Module, path: Path, pixels: Tensor) -> float:
+    """Return the largest difference between a model and the torch.export program in `path`.
+
+    Raises:
+        ModelError: it is larger than `TOLERANCE`.
+    """
+    program = torch.export.load(path).module()
+    with torch.inference_mode():
+        outputs = [torch.cat([program(image[None]) for image in pixels]), program(pixels)]
+        expected = model.eval()(pixels)
+    return _within_tolerance(path, max(float((output - expected).abs().max()) for output in outputs))
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:
@@ -71,7 +111,10 @@ def check_onnx(model: nn.Module, path: Path, pixels: Tensor) -> float:
         expected = model.eval()(pixels).numpy()
     together = session.run(None, {"pixels": pixels.numpy()})[0]
     single = np.concatenate([session.run(None, {"pixels": image[None].numpy()})[0] for image in pixels])
-    error = float(max(np.abs(together - expected).max(), np.abs(single - expected).max()))
+    return _within_tolerance(path, float(max(np.abs(together - expected).max(), np.abs(single - expected).max())))
+
+
+def _within_tolerance(path: Path, error: float) -> float:
     if not error <= TOLERANCE:
         raise ModelError(f"{path} differs from torch by {error:.1e}, more than {TOLERANCE:.0e}. Do not use it.")
     return error
