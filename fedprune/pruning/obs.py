@@ -47,7 +47,7 @@ def cut_by_surgeon(task: PruningTask, keep: Keep, kinds: Collection[str]) -> Edg
         groups, counts = _groups(kind, task.base.shape.blocks[visit.block], kept)
         if not 0 < counts.sum() < width:
             continue
-        sums = Sums(width, 0)
+        sums = Sums(width, 0, visit.weights[0].device)
         for values, weights in zip(visit.inputs, visit.weights, strict=True):
             sums.add(values, values[..., :0].to(weights), weights)
         weight, bias = written(task.base, visit.branch, keep.embed)

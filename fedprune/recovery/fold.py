@@ -112,7 +112,7 @@ class Fold(Recovery):
     def _fold_scores(self, visit: Visit, place: "_Place") -> None:
         """Mix the queries and keys of heads that have lost dimensions of them."""
         layer, heads, width = place.mine.reader, place.shape.heads, place.shape.qk
-        kept = [torch.from_numpy(row[row >= 0]) for row in place.keep.qk]
+        kept = [torch.from_numpy(row[row >= 0]).to(layer.weight.device) for row in place.keep.qk]
         if all(len(own) == width for own in kept):
             return
         both = [
