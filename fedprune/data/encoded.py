@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from fedprune.core.errors import DataError
 from fedprune.core.hashing import content_hash
-from fedprune.data.images import Dataset, ImageSet, IntArray, Pixels
+from fedprune.data.images import Dataset, ImageSet, IntArray, Owners, Pixels
 
 Encoded = bytes | Path
 Result = TypeVar("Result")
@@ -111,6 +111,7 @@ def dataset_of(
     classes: tuple[str, ...],
     subtasks: Mapping[str, tuple[int, ...]] | None = None,
     notes: Sequence[str] = (),
+    owners: Owners | None = None,
 ) -> Dataset:
     """Return the data set, its test images being those that do not also stand in `train`.
 
@@ -121,6 +122,7 @@ def dataset_of(
         classes: Class names.
         subtasks: Named lists of classes.
         notes: What was left out while reading, a sentence each.
+        owners: Whose the training images are, where something says so.
 
     Raises:
         DataError: no test image is left.
@@ -134,7 +136,7 @@ def dataset_of(
         notes.append(f"{left_out} test images also stand in the training images and were left out.")
     content = [train.content(), train.labels, apart.content(), apart.labels]
     fingerprint = content_hash(*content, classes, train.side)
-    return Dataset(name, train, apart, classes, fingerprint, subtasks or {}, tuple(notes))
+    return Dataset(name, train, apart, classes, fingerprint, subtasks or {}, tuple(notes), owners)
 
 
 def digest(image: Encoded) -> bytes:

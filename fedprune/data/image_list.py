@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
 from fedprune.data.encoded import check_size, dataset_of, shorter_side
 from fedprune.data.image_folder import images_in
-from fedprune.data.images import Dataset, DataSource
+from fedprune.data.images import Dataset, DataSource, Owners
 from fedprune.data.labels import Column, classes_of
 
 
@@ -25,6 +26,7 @@ class ImageList(DataSource):
         test_list: The list of test images.
         file_column: Column of paths.
         label_column: Column of class names.
+        client_column: Column that names whose an image is, in the list of training images, for `partition=column`.
         image_size: Side that images are brought to; without it the shorter side of the first one.
     """
 
@@ -33,6 +35,7 @@ class ImageList(DataSource):
     test_list: str = "test.csv"
     file_column: str = "file_name"
     label_column: str = "label"
+    client_column: str | None = None
     image_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -47,8 +50,8 @@ class ImageList(DataSource):
         if self.root is None:
             raise DataError(f"data=image_list needs data.root: the folder that holds {self.train_list}.")
         root = Path(self.root).expanduser()
-        train_files, train = self._read(root / self.train_list)
-        test_files, test = self._read(root / self.test_list)
+        train_files, train, clients = self._read(root / self.train_list, self.client_column)
+        test_files, test, _ = self._read(root / self.test_list)
         classes, train_labels, test_labels = classes_of(train, test)
         side = self.image_size or shorter_side(train_files[0], "The first image")
         return dataset_of(
@@ -56,6 +59,7 @@ class ImageList(DataSource):
             images_in(train_files, train_labels.tolist(), side, root / self.train_list),
             images_in(test_files, test_labels.tolist(), side, root / self.test_list),
             classes,
+            owners=None if self.client_column is None else Owners(clients, "column"),
         )
 
     def files(self) -> list[Path]:
@@ -63,20 +67,24 @@ class ImageList(DataSource):
         lists = [Path(self.root or ".").expanduser() / name for name in (self.train_list, self.test_list)]
         return [*lists, *(path for each in lists for path in self._read(each)[0])]
 
-    def _read(self, path: Path) -> tuple[list[Path], Column]:
+    def _read(self, path: Path, client: str | None = None) -> tuple[list[Path], Column, NDArray[np.str_]]:
+        """Return the files that a list names, their classes, and whose they are (nothing without `client`)."""
+        columns = [self.file_column, self.label_column, *([client] if client is not None else [])]
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 lines = list(reader)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"The list {path} cannot be read: {error}. Check data.root and the file.") from error
-        for column in (self.file_column, self.label_column):
+        for column in columns:
             if column not in (reader.fieldnames or []):
                 raise DataError(f"{path} has no column {column!r}. It has: {', '.join(reader.fieldnames or [])}.")
         if not lines:
             raise DataError(f"{path} lists no images. Write one a line.")
         for number, line in enumerate(lines, start=2):
-            if not line[self.file_column] or not line[self.label_column]:
-                raise DataError(f"Line {number} of {path} lacks a file or a class. Complete it or take it out.")
+            if not all(line[column] for column in columns):
+                what = "a file or a class" if client is None else f"a file, a class or {client!r}"
+                raise DataError(f"Line {number} of {path} lacks {what}. Complete it or take it out.")
         labels = np.array([line[self.label_column] for line in lines])
-        return [path.parent / line[self.file_column] for line in lines], Column(labels, (), str(path))
+        clients = np.array([line[client] for line in lines] if client is not None else [], np.str_)
+        return [path.parent / line[self.file_column] for line in lines], Column(labels, (), str(path)), clients

@@ -53,6 +53,19 @@ class ArrayImages(ImageSet):
 
 
 @dataclass(frozen=True)
+class Owners:
+    """Whose the training images are, where the data say so.
+
+    Attributes:
+        names: (images,) name of each image's owner.
+        told_by: What says so: `column` or `folders`.
+    """
+
+    names: NDArray[np.str_]
+    told_by: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A labelled data set: train and test images, the names of its classes, its named sub-tasks.
 
@@ -63,6 +76,7 @@ class Dataset:
         subtasks: Named lists of classes, as NuWa uses, e.g. `{"greek": (3, 4, 5)}`.
         fingerprint: Hash of the content, the same wherever the same data is loaded.
         notes: What was left out while reading, a sentence each.
+        owners: Whose the training images are, where the data say so.
     """
 
     name: str
@@ -72,6 +86,7 @@ class Dataset:
     fingerprint: str
     subtasks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    owners: Owners | None = None
 
 
 @dataclass(frozen=True)

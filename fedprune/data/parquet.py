@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedprune.core.errors import DataError
 from fedprune.core.registry import register
 from fedprune.data.encoded import EncodedImages, check_size, dataset_of, shorter_side
-from fedprune.data.images import Dataset, DataSource, IntArray
+from fedprune.data.images import Dataset, DataSource, IntArray, Owners
 from fedprune.data.labels import classes_of
 from fedprune.data.table import Columns, Table, find_files, read_hub, read_local
 
@@ -33,6 +33,7 @@ class Parquet(DataSource):
         image_column: Column of encoded images.
         label_column: Column of classes, as integers from 0 or as names.
         group_column: Column of coarse classes, as integers or as names; each becomes a sub-task.
+        client_column: Column that names whose an image is, in the training images, for `partition=column`.
         image_size: Side that images are brought to; without it the shorter side of the first one.
     """
 
@@ -46,6 +47,7 @@ class Parquet(DataSource):
     image_column: str = "image"
     label_column: str = "label"
     group_column: str | None = None
+    client_column: str | None = None
     image_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,13 +63,15 @@ class Parquet(DataSource):
             DataError: files, columns or images are missing or wrong.
         """
         columns = Columns(self.image_column, self.label_column, self.group_column)
-        train = self._read(self.train_file, self.train_split, columns)
+        train = self._read(self.train_file, self.train_split, replace(columns, client=self.client_column))
         test = self._read(self.test_file, self.test_split, columns)
         classes, train_labels, test_labels = classes_of(train.label, test.label)
         side = self.image_size or shorter_side(train.encoded[0], f"Image 0 of {train.where}")
         members = EncodedImages(train_labels, train.encoded, side, train.where)
         others = EncodedImages(test_labels, test.encoded, side, test.where)
-        return dataset_of(self._title(), members, others, classes, self.subtasks(train, train_labels))
+        owners = None if train.clients is None else Owners(train.clients, "column")
+        subtasks = self.subtasks(train, train_labels)
+        return dataset_of(self._title(), members, others, classes, subtasks, owners=owners)
 
     def subtasks(self, train: Table, labels: IntArray) -> Mapping[str, tuple[int, ...]]:
         """Return the named sub-tasks: here, the classes of each coarse class."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedprune.core.errors import DataError
 from fedprune.data.images import IntArray
@@ -21,16 +22,17 @@ ROWS = 1024  # of a piece
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are used; `group` holds coarse labels, each a natural sub-task."""
+    """Names of the columns that are used; `group` holds coarse labels, each a natural sub-task, `client` owners."""
 
     image: str
     label: str
     group: str | None = None
+    client: str | None = None
 
     @property
     def used(self) -> list[str]:
         """The columns that are read."""
-        return [name for name in (self.image, self.label, self.group) if name is not None]
+        return [name for name in (self.image, self.label, self.group, self.client) if name is not None]
 
 
 class Chunks(Sequence[bytes]):
@@ -60,12 +62,14 @@ class Table:
         label: Class of each image.
         groups: Coarse class of each image, if there is such a column.
         where: What was read, for error sentences.
+        clients: Name of each image's owner, if there is such a column.
     """
 
     encoded: Sequence[bytes]
     label: Column
     groups: Column | None
     where: str
+    clients: NDArray[np.str_] | None = None
 
     def members(self, labels: IntArray) -> Mapping[str, tuple[int, ...]]:
         """Return the classes that stand in each coarse class, `labels` being the class of each image."""
@@ -216,7 +220,8 @@ def _table(table: Any, names: Mapping[str, tuple[str, ...]], columns: Columns, w
         return Column(_labels(table, name, where), names.get(name, ()), where)
 
     groups = None if columns.group is None else column(columns.group)
-    return Table(_images(table, columns.image, where), column(columns.label), groups, where)
+    clients = None if columns.client is None else _labels(table, columns.client, where).astype(np.str_)
+    return Table(_images(table, columns.image, where), column(columns.label), groups, where, clients)
 
 
 def _images(table: Any, column: str, where: str) -> Chunks:

@@ -144,6 +144,9 @@ class RunConfig:
             del values["personal"]
         if getattr(self.partition, "test", None) == "test_images":  # as always but for one comparison
             del values["partition"]["test"]
+        for name in ("client_column", "device_folders"):  # nobody's images, as always but for natural partitions
+            if not values["data"].get(name, True):
+                del values["data"][name]
         if not self.public:
             del values["public"]
         if self.recovery_size is None:

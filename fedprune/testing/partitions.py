@@ -4,8 +4,9 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedprune.data.images import ArrayImages, Dataset, IntArray, Partition, Partitioner
+from fedprune.data.images import ArrayImages, Dataset, IntArray, Owners, Partition, Partitioner
 from fedprune.testing.contract import (
     GLOBAL_RANDOMNESS,
     Check,
@@ -29,26 +30,44 @@ def contract(partitioner: Partitioner) -> list[Check]:
     ]
 
 
-def labelled(counts: list[int], test_counts: list[int], subtasks: dict[str, tuple[int, ...]] | None = None) -> Dataset:
+def labelled(
+    counts: list[int],
+    test_counts: list[int],
+    subtasks: dict[str, tuple[int, ...]] | None = None,
+    told_by: str | None = None,
+) -> Dataset:
     """Return a data set with this many 2x2 train and test images of each class."""
     sets = []
     for per_class in (counts, test_counts):
         labels = np.repeat(np.arange(len(per_class)), per_class)
         sets.append(ArrayImages(np.zeros((len(labels), 2, 2, 3), np.uint8), labels))
     classes = tuple(f"class{label}" for label in range(len(counts)))
-    return Dataset("small", sets[0], sets[1], classes, f"{counts}{test_counts}", subtasks or {})
+    owners = None if told_by is None else Owners(_owners(len(sets[0])), told_by)
+    return Dataset("small", sets[0], sets[1], classes, f"{counts}{test_counts}", subtasks or {}, owners=owners)
+
+
+def _owners(images: int) -> NDArray[np.str_]:
+    """Return names of eight owners: the first has half of the images, the last a few of one class."""
+    places = np.arange(images) % 16
+    names = np.where(places < 8, "owner 0", np.char.add("owner ", (places - 8).clip(0, 6).astype(np.str_)))
+    names[:20] = "owner 7"
+    return names
 
 
 @cache
-def thirty_classes() -> Dataset:
-    """Return a data set of 30 classes with 60 train and 20 test images each, in three named sub-tasks."""
+def thirty_classes(told_by: str | None = None) -> Dataset:
+    """Return a data set of 30 classes with 60 train and 20 test images each, in three named sub-tasks.
+
+    Where `told_by` says so, the images are those of eight owners, as a column or as folders tell.
+    """
     groups = {"first": tuple(range(12)), "second": tuple(range(12, 21)), "third": tuple(range(21, 30))}
-    return labelled([60] * 30, [20] * 30, groups)
+    return labelled([60] * 30, [20] * 30, groups, told_by)
 
 
 def split(partitioner: Partitioner, seed: int = 3) -> Partition:
     """Return how six devices share the thirty classes."""
-    return replace(partitioner, devices=DEVICES).split(thirty_classes(), seed)
+    data = thirty_classes(getattr(partitioner, "told_by", None))
+    return replace(partitioner, devices=DEVICES).split(data, seed)
 
 
 def no_image_stands_in_two_parts(partitioner: Partitioner) -> None:
