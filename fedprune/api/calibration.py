@@ -3,18 +3,22 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from fedprune.core.errors import DataError, ModelError
 from fedprune.core.hashing import content_hash
+from fedprune.core.progress import batches
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.data.loose import UNKNOWN, LooseImages
 from fedprune.data.public import PublicImages
-from fedprune.vit.base import Base, predict
+from fedprune.vit.base import Base, Preprocess, predict
 from fedprune.vit.head_rows import rows_of
 
 LEAST = 20  # images, below which nothing could be said of what came out
 HELD_OUT, AT_LEAST = 0.2, 50  # share of the images, and how many, that judge
+BATCH = 64  # images a pass
 CHOOSING, AT_LEAST_CHOOSING = 0.1, 25  # the same of those that healing chooses a step by
 
 
@@ -95,11 +99,21 @@ def labelled(
     lacking = np.flatnonzero(labels == UNKNOWN)
     if not len(lacking):
         return public
-    logits = predict(base.model, base.preprocess, public.pool, lacking, precision=precision, device=device)
+    logits = answers(base.model, base.preprocess, public.pool, lacking, precision, device)
     asked = np.arange(base.shape.classes) if rows is None else np.array(rows)
     labels[lacking] = asked[logits[:, asked].argmax(1)]
     pool: ImageSet = replace(public.pool, labels=labels)  # type: ignore[type-var]
     return replace(public, pool=pool, fingerprint=content_hash(public.fingerprint, labels))
+
+
+def answers(
+    model: nn.Module, preprocess: Preprocess, images: ImageSet, indices: IntArray, precision: str, device: str
+) -> NDArray[np.float32]:
+    """Return logits (len(indices), classes) as `vit.base.predict` does, and tell how far it has come."""
+    chunks = batches(indices, BATCH, "answers")
+    return np.concatenate(
+        [predict(model, preprocess, images, each, BATCH, precision=precision, device=device) for each in chunks]
+    )
 
 
 def _split(order: IntArray, count: int) -> tuple[IntArray, IntArray]:

@@ -40,6 +40,8 @@ def configure(model: Any, heal: int | str, milliseconds: float | None, settings:
             "A limit of milliseconds needs to know the device. Set splitting.profile to a device profile (phone, "
             "raspberry-pi-5, ...), or measure this machine with `fedprune profile` and name the file that it writes."
         )
+    if milliseconds is not None:
+        config.splitting.latency()  # refuses a profile that is not there, or does not know the runtime, before any work
     return config
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from fedprune.api.calibration import answers
 from fedprune.data.images import ImageSet
 from fedprune.devices.profiling import model_runners
 from fedprune.devices.timing import interleaved
 from fedprune.evidence.losses import distillation
-from fedprune.vit.base import Base, predict
+from fedprune.vit.base import Base
 from fedprune.vit.counts import count_macs, count_params, peak_memory
 from fedprune.vit.surgery import EdgeModel
 
@@ -57,11 +57,10 @@ def judge(
         runtime: What is timed, `torch` or `onnxruntime`.
     """
     everything, rows = np.arange(len(images)), np.array(edge.classes)
-
-    def answers(model: nn.Module) -> NDArray[np.float32]:
-        return predict(model, base.preprocess, images, everything, precision=precision, device=device)
-
-    dense, small = answers(base.model)[:, rows], answers(edge.model)
+    dense, small = (
+        answers(model, base.preprocess, images, everything, precision, device) for model in (base.model, edge.model)
+    )
+    dense = dense[:, rows]
     told = np.isin(images.labels, rows)
     side = base.shape.image_size
     table = interleaved(

@@ -161,6 +161,10 @@ WRONG = {
     ),
     "a class that is not there": (["--removed", "0.5", "--classes", "160"], "There is no class 160: the model has 160"),
     "time without a device": (["--milliseconds", "5"], "A limit of milliseconds needs to know the device."),
+    "a device without the runtime": (
+        ["--milliseconds", "5", "splitting.profile=phone", "splitting.runtime=torch"],
+        "Phone, one big core",
+    ),
     "healing of no length": (["--removed", "0.5", "--heal", "soon"], "heal is 'soon'. Give a number of steps"),
 }
 
