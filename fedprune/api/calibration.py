@@ -14,7 +14,7 @@ from fedprune.data.images import ImageSet, IntArray
 from fedprune.data.loose import UNKNOWN, LooseImages
 from fedprune.data.public import PublicImages
 from fedprune.vit.base import Base, Preprocess, predict
-from fedprune.vit.head_rows import rows_of
+from fedprune.vit.head_rows import are_named, rows_of
 
 LEAST = 20  # images, below which nothing could be said of what came out
 HELD_OUT, AT_LEAST = 0.2, 50  # share of the images, and how many, that judge
@@ -37,7 +37,7 @@ class Cut:
 
 
 def with_rows(loose: LooseImages, head: int) -> tuple[LooseImages, str]:
-    """Return images whose labels are rows of a head, -1 where that is not known; and why, if it could be."""
+    """Return images whose labels are rows of a head, -1 where that is not known, and a remark where there is one."""
     labels = loose.images.labels
     if (labels == UNKNOWN).all():
         return loose, ""
@@ -48,7 +48,9 @@ def with_rows(loose: LooseImages, head: int) -> tuple[LooseImages, str]:
         return _unlabelled(loose), _why(str(error))
     if labels.max() >= len(names):
         return _unlabelled(loose), _why(f"There is the label {labels.max()}, and the model has {head} classes.")
-    return replace(loose, images=replace(loose.images, labels=rows[labels])), ""  # type: ignore[type-var]
+    assumed = f"The images' {head} classes are taken for the model's, in the natural order of their names."
+    remark = assumed if loose.classes and not are_named(head) else ""
+    return replace(loose, images=replace(loose.images, labels=rows[labels])), remark  # type: ignore[type-var]
 
 
 def cut_images(loose: LooseImages, held_out: ImageSet | None, most: int, validates: bool, seed: int) -> Cut:

@@ -137,25 +137,24 @@ def compress(
         budget = budget_of(base.shape, removed, params, macs, memory, milliseconds)
         side, head = base.preprocess.image_size, base.shape.classes
         loose, remark = with_rows(loose_images(images, side), head)
-        judges = None if held_out is None else with_rows(loose_images(held_out, side), head)[0].images
+        others, also = (None, "") if held_out is None else with_rows(loose_images(held_out, side), head)
+        judges = None if others is None else others.images
         cut = cut_images(loose, judges, config.proxy_size, config.recovery.validates, config.seed)
         edge = derive(config, base, cut.public, budget, rows)
         runtime = "torch" if milliseconds is None else config.splitting.runtime
         before, after = judge(base, edge, cut.held_out, config.precision, config.compute, runtime)
         sample = base.preprocess(cut.held_out.read(np.arange(min(CHECKED, len(cut.held_out)))))
     measured = {"images": len(cut.held_out), "before": asdict(before), "after": asdict(after)}
-    told = {key: value for key, value in config.to_dict().items() if key in TOLD}
-    limits = {name: limit for name, limit in asdict(budget).items() if limit is not None}
-    stored = StoredModel.of(edge)
+    stored, remarks = StoredModel.of(edge), tuple(filter(None, dict.fromkeys((remark, also))))
     card = card_of(
         stored.shape,
         stored.card,
-        budget=limits,
+        budget={name: limit for name, limit in asdict(budget).items() if limit is not None},
         measured=measured,
         learned_from=len(cut.public.pool),
-        config=told,
+        config={key: value for key, value in config.to_dict().items() if key in TOLD},
     )
-    return Compressed(edge.model, stored, before, after, len(cut.held_out), card, (remark,) if remark else (), sample)
+    return Compressed(edge.model, stored, before, after, len(cut.held_out), card, remarks, sample)
 
 
 def derive(

@@ -37,7 +37,7 @@ def rows_of(classes: Sequence[str], head: int, class_map: ClassMap | None = None
         raise ModelError("The pretrained weights have no head to match classes with. Choose base.head=probe.")
     if unknown := sorted(set(class_map) - set(classes)):
         raise ModelError(f"The class map names {unknown[0]!r}, which is no class of the data set. Correct the name.")
-    subset = infer_imagenet_subset({"num_classes": head})
+    subset = _subset(head)
     names = _Names(ImageNetInfo(subset)) if subset else None
     asked = [class_map.get(name, name) for name in classes]
     if head == len(classes) and not class_map and _in_order(classes, names):
@@ -52,6 +52,11 @@ def rows_of(classes: Sequence[str], head: int, class_map: ClassMap | None = None
             )
         taken[row] = name
     return rows
+
+
+def are_named(head: int) -> bool:
+    """Say whether anybody knows what the rows of a head of that size are called."""
+    return _subset(head) is not None
 
 
 def read_class_map(path: Path) -> ClassMap:
@@ -115,6 +120,11 @@ def _row(name: str, wanted: str | int, head: int, names: _Names | None) -> int:
         f"{meant} is no class of the pretrained head. Name a row in base.class_map, or choose base.head=probe, which "
         "fits a head to the public pool."
     )
+
+
+def _subset(head: int) -> str | None:
+    name: str | None = infer_imagenet_subset({"num_classes": head})
+    return name
 
 
 def _in_order(classes: Sequence[str], names: _Names | None) -> bool:

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 import fedprune as fp
+from fedprune.api.calibration import with_rows
 from fedprune.api.judge import judge
 from fedprune.cli.main import main
 from fedprune.core.errors import BudgetError, FedpruneError
 from fedprune.data.glyphs import Glyphs
+from fedprune.data.loose import loose_images
 from fedprune.experiment.compose import compose
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
@@ -23,6 +25,7 @@ from fedprune.vit.base import predict
 from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import PACKAGED
 from fedprune.vit.card import comparison
+from tests.data.pictures import fill
 from tests.situations import saw
 
 FEW = {"threads": 1, "quiet": True}
@@ -149,6 +152,22 @@ def test_a_compressed_model_can_be_compressed_again(glyphs, tmp_path):
     again = fp.compress(tmp_path / "model.safetensors", pixels, removed=0.3, **FEW)
     assert again.after.parameters <= 0.7 * again.before.parameters <= 0.7 * 0.7 * 323_936
     assert again.after.agreement > 0.8
+
+
+def test_labels_are_rows_of_the_head_where_that_is_known(tmp_path):
+    fill(tmp_path, ["tabby/a.png", "n02085620 Chihuahua/b.png"])
+    loose = loose_images(tmp_path, 6)
+    known, remark = with_rows(loose, 1000)
+    assert (known.images.labels.tolist(), remark) == ([151, 281], "")
+    ordered, remark = with_rows(loose, 2)
+    assert ordered.images.labels.tolist() == [0, 1]
+    assert remark == "The images' 2 classes are taken for the model's, in the natural order of their names."
+    unknown, remark = with_rows(loose, 7)
+    assert unknown.images.labels.tolist() == [-1, -1]
+    assert "no accuracy is measured. The class 'n02085620 Chihuahua' cannot be matched" in remark
+    numbers = loose_images([(np.zeros((4, 4, 3), np.uint8), label) for label in (3, -1)], 4)
+    assert with_rows(numbers, 4)[0].images.labels.tolist() == [3, -1]
+    assert "There is the label 3, and the model has 3 classes" in with_rows(numbers, 3)[1]
 
 
 WRONG = {
