@@ -5,6 +5,7 @@ seed=0,1,2`. Missing cells are shown as missing; `--run` runs them first, as `fe
 """
 
 import argparse
+from pathlib import Path
 
 from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, add_table_arguments, refuse_typos
 
@@ -16,11 +17,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     add_plan_arguments(parser)
     add_table_arguments(parser)
+    parser.add_argument(
+        "--plan", action="store_true", help="show how many seeds and devices tell 1 point apart, and in how many hours"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the table of what is there; with `--run`, of all."""
+    """Show the table of what is there; with `--run`, of all; with `--plan`, what it takes to tell its rows apart."""
+    if arguments.plan:
+        return show_plan(arguments)
     return tabulate(arguments, arguments.run_missing)
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    """Print how many seeds and devices tell 1 point apart, by what is known so far.
+
+    Raises:
+        ConfigError: a name or setting is wrong, or arguments contradict each other.
+        DataError: nothing is known yet.
+    """
+    refuse_typos(arguments.overrides)
+
+    from fedprune.cli.cells import planned
+    from fedprune.core.errors import ConfigError
+    from fedprune.report.planning import planning, seen_so_far
+
+    given = {"--run": arguments.run_missing, "--status": arguments.status, "--write": arguments.write}
+    if useless := [name for name, value in given.items() if value]:
+        raise ConfigError(f"--plan runs and writes nothing. Leave {useless[0]} out.")
+    plan = planned(arguments, run=False)
+    print(planning(plan, seen_so_far(plan, Path("results"), arguments.csv)), end="")
+    return 0
 
 
 def tabulate(arguments: argparse.Namespace, run_missing: bool) -> int:

@@ -1,4 +1,4 @@
-"""The figure of a sweep's page: accuracy of every choice with its interval."""
+"""The figure of a sweep's page: accuracy of every choice, and how its devices spread."""
 
 import math
 
@@ -16,11 +16,11 @@ def accuracy_of_cells(table: Table) -> Figure:
     for place, row in enumerate(reversed(table.rows)):
         value = table.cells[row, column].estimate
         if value.seeds:
-            half = 0 if math.isnan(value.half_width) else value.half_width
-            axes.errorbar(value.mean, place, xerr=half, fmt="o", color=COLOURS[0], ms=4, capsize=2, lw=1)
+            spread = 0 if math.isnan(value.spread) else value.spread
+            axes.errorbar(value.mean, place, xerr=spread, fmt="o", color=COLOURS[0], ms=4, capsize=2, lw=1)
         reference = table.cells.get((row, "base + sub-classifier"))
         if reference and reference.estimate.seeds:
             axes.plot(reference.estimate.mean, place, marker="|", ms=10, color=GREY)
     axes.set_yticks(range(len(table.rows)), [row.replace(", ", "\n") for row in reversed(table.rows)], fontsize=7)
-    tidy_axes(axes, xlabel=f"{column} (%), 95 % interval over seeds; tick: base + sub-classifier")
+    tidy_axes(axes, xlabel=f"{column} (%), bar: standard deviation over devices; tick: base + sub-classifier")
     return figure

@@ -1,25 +1,23 @@
-"""Committed numbers as prose reads them: means, differences paired by seed, who leads."""
+"""Committed numbers as prose reads them: means, paired differences, who leads."""
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fedprune.core.errors import ConfigError, DataError
-from fedprune.report.render import markdown_grid
+from fedprune.report.render import markdown_grid, written
 from fedprune.report.results import folder_of, read_csv, stem_of
-from fedprune.study.collect import by_seed
+from fedprune.study.collect import RUN, cell_of, values_of
 from fedprune.study.metrics import Metric
 from fedprune.study.metrics import metric as metric_named
 from fedprune.study.names import study_names
-from fedprune.study.statistics import Estimate, Seeded, estimate, paired_difference
+from fedprune.study.statistics import Estimate, Values, differences, estimate, paired_difference
 from fedprune.study.study import Line, Study, read_study
-
-INTERVAL_FROM = 3  # seeds; the t interval of two is wider than anything that it could tell apart
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Numbers:
     @property
     def devices(self) -> int:
         """Most devices that a number of one seed is the mean of."""
-        return int(self.tidy["devices"].max())
+        return int(self.tidy.groupby(RUN)["devices"].sum().max())
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,17 +85,44 @@ class Numbers:
         return self._written(self.value(row, column), row, column, percent, digits)
 
     def interval(self, row: str, column: str | None = None, *, percent: bool = False, digits: int | None = None) -> str:
-        """Write mean and half the 95 % interval over seeds, the latter from three seeds on."""
-        return self._with_interval(self._estimate(row, column), row, column, percent, digits)
+        """Write a mean with what it is worth, see `render.written`."""
+        return self._written_with(self._estimate(row, column), row, column, percent, digits)
 
     def difference(self, row: str, other: str, column: str | None = None) -> str:
-        """Write how much `row` has more than `other`, paired by seed, with its interval from three seeds on."""
-        return self._with_interval(self._paired(row, other, column), row, column)
+        """Write how much `row` has more than `other`, paired by device within seed, with half the interval."""
+        return self._written_with(self.paired(row, other, column), row, column)
+
+    def paired(self, row: str, other: str, column: str | None = None) -> Estimate:
+        """Estimate how much `row` has more than `other`, paired by device within seed."""
+        return paired_difference(self._values(row, column), self._values(other, column))
+
+    def advantage(
+        self, row: str, other: str, column: str | None = None, *, percent: bool = False, less: bool = False
+    ) -> Estimate:
+        """Estimate how much better `row` is than `other`, paired by device within seed.
+
+        Args:
+            row: The row that should be ahead.
+            other: The row that it is compared with.
+            column: In which column.
+            percent: In percent of the other's number of the same seed.
+            less: Whether less is better of a number of which neither is by itself.
+
+        Raises:
+            ConfigError: neither more nor less of the number is better, and `less` does not say so.
+        """
+        better = self._metric(row, column).higher_is_better
+        if better is None and not less:
+            raise ConfigError(f"Of {column!r} in {self.study.name} neither more nor less is better. Say `less: true`.")
+        sign = 1 if better else -1
+        theirs = self._values(other, column)
+        by_seed = differences(self._values(row, column), theirs)
+        units = {seed: theirs.by_seed[seed] / 100 if percent else 1.0 for seed in by_seed}
+        return estimate(Values({seed: sign * value / units[seed] for seed, value in by_seed.items()}))
 
     def ahead(self, row: str, other: str, column: str | None = None) -> bool:
         """Say whether the paired 95 % interval of `row` less `other` lies above 0."""
-        paired = self._paired(row, other, column)
-        return paired.seeds >= INTERVAL_FROM and paired.interval[0] > 0
+        return self.paired(row, other, column).interval[0] > 0
 
     def all_ahead(self, row: str, others: Iterable[str], column: str | None = None) -> bool:
         """Say whether `row` is ahead of every one of `others`."""
@@ -105,7 +130,7 @@ class Numbers:
 
     def level(self, row: str, other: str, column: str | None = None) -> bool:
         """Say whether the paired 95 % interval of `row` less `other` holds 0."""
-        low, high = self._paired(row, other, column).interval
+        low, high = self.paired(row, other, column).interval
         return low <= 0 <= high
 
     def near(self, row: str, other: str, points: float, columns: Sequence[str] | None = None) -> bool:
@@ -139,8 +164,12 @@ class Numbers:
         rest = ranked[first:]
         return ", ".join(parts + ([f"the others {self.span(rest, column)}"] if rest else []))
 
+    def digits(self, row: str, column: str | None = None) -> int:
+        """Return a cell's digits after the decimal point."""
+        return self._metric(row, column).digits
+
     def grid(self, rows: Sequence[str], columns: Sequence[str] | None = None) -> str:
-        """Write a markdown table of some rows and columns, means with intervals from three seeds on."""
+        """Write a markdown table of some rows and columns, means with what they are worth."""
         columns = columns or self.columns
         lines = [[row, *(self.interval(row, column) for column in columns)] for row in rows]
         return markdown_grid(["", *columns], lines)
@@ -166,32 +195,29 @@ class Numbers:
         rows, columns = self.study.lines(self.scale)
         return self._line(row, rows, "row"), self._line(column, columns, "column")
 
-    def _seeded(self, row: str, column: str | None, metric: str | None = None) -> Seeded:
+    def _values(self, row: str, column: str | None, metric: str | None = None) -> Values:
         lines = self._cell(row, column)
         labels = (lines[0].label, lines[1].label, metric or self.study.metric_at(*lines))
-        found = self.tidy
-        for name, label in zip(("row", "column", "metric"), labels, strict=True):
-            found = found[found[name] == label]
-        values = by_seed(found)
-        if not values or any(math.isnan(value) for value in values.values()):
+        values = values_of(cell_of(self.tidy, *labels))
+        if not values.by_seed or any(math.isnan(value) for value in values.by_seed.values()):
             raise DataError(f"{self.study.name} at scale {self.scale} lacks a number of {' x '.join(labels)}.")
         return values
 
     def _estimate(self, row: str, column: str | None, metric: str | None = None) -> Estimate:
-        return estimate(self._seeded(row, column, metric))
-
-    def _paired(self, row: str, other: str, column: str | None) -> Estimate:
-        return paired_difference(self._seeded(row, column), self._seeded(other, column))
+        return estimate(self._values(row, column, metric))
 
     def _written(self, value: float, row: str, column: str | None, percent: bool, digits: int | None) -> str:
-        places = digits if digits is not None else 1 if percent else self._metric(row, column).digits
-        return f"{(100 if percent else 1) * value:.{places}f}"
+        return f"{(100 if percent else 1) * value:.{self._digits(row, column, percent, digits)}f}"
 
-    def _with_interval(
+    def _written_with(
         self, found: Estimate, row: str, column: str | None, percent: bool = False, digits: int | None = None
     ) -> str:
-        mean, half = (self._written(value, row, column, percent, digits) for value in (found.mean, found.half_width))
-        return f"{mean} ± {half}" if found.seeds >= INTERVAL_FROM else mean
+        unit = 100 if percent else 1
+        scaled = replace(found, mean=unit * found.mean, deviation=unit * found.deviation, spread=unit * found.spread)
+        return written(scaled, self._digits(row, column, percent, digits))
+
+    def _digits(self, row: str, column: str | None, percent: bool, digits: int | None) -> int:
+        return digits if digits is not None else 1 if percent else self._metric(row, column).digits
 
 
 def beside(parts: Mapping[str, Numbers], rows: Sequence[str], column: str | None = None) -> str:

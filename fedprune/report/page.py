@@ -28,6 +28,7 @@ from fedprune.report.drawings import (
 )
 from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
+from fedprune.report.render import cell_text, notes
 from fedprune.report.run_table import budget_text, cohort_text, percent, trouble, whole
 from fedprune.report.scene import Scene
 from fedprune.report.table import build_table
@@ -97,6 +98,7 @@ def write_sweep_page(plan: Plan, path: Path) -> None:
             "sweep.html.j2",
             title=plan.study.name.removeprefix("sweep/"),
             table=table,
+            notes=notes(table),
             statuses=statuses,
             axes=list(dict.fromkeys(axis for cell in plan.cells for axis in cell.labels)),
             figure=inline_svg(accuracy_of_cells(table)) if done else "",
@@ -107,7 +109,7 @@ def write_sweep_page(plan: Plan, path: Path) -> None:
 
 def _render(template: str, **values: Any) -> str:
     environment = Environment(loader=PackageLoader("fedprune.report"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "text": cell_text}
     return environment.get_template(template).render(**values)
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from fedprune.core.errors import DataError
 from fedprune.core.files import write_text
+from fedprune.report.claims import counts, markdown_of
 from fedprune.report.numbers import Numbers, beside, read_measured, span, unmeasured
 from fedprune.report.render import markdown_grid
 
@@ -59,6 +60,8 @@ def render(results: Path, template: Path) -> str:
         "span": span,
         "grid": markdown_grid,
         "claim": claim,
+        "claims_of": functools.partial(markdown_of, results),
+        "verdicts": functools.partial(counts, results),
     }
     try:
         return environment.get_template(template.relative_to(results).as_posix()).render()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from fedprune.core.text import printable
 from fedprune.report.table import Comparison, Table, TableCell
+from fedprune.study.statistics import MINIMUM_SEEDS, Estimate
 
 LATEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
          "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "≤": r"$\leq$", "×": r"$\times$",
@@ -28,7 +29,7 @@ def markdown(table: Table) -> str:
         parts.append(
             f"**Beside the published numbers** ({study.published.source}; tolerance {study.published.tolerance:g})"
         )
-        header = ["row", "column", "paper", "ours", "difference", "seeds", "95 % interval", "verdict"]
+        header = ["row", "column", "paper", "ours", "difference", "seeds", "verdict"]
         lines = [[escape_markdown(text) for text in _comparison(line)] for line in table.comparisons]
         parts.append(markdown_grid(header, lines))
         if reasons := sorted({line.reason for line in table.comparisons if line.reason}):
@@ -71,16 +72,18 @@ def latex(table: Table) -> str:
 def notes(table: Table) -> list[str]:
     """Return what stands at the foot of the table."""
     scale = table.study.scale(table.scale)
-    labels = sorted({cell.metric.label for cell in table.cells.values()})
-    seeds = sorted({cell.planned for cell in table.cells.values()})
+    cells = table.cells.values()
+    labels = sorted({cell.metric.label for cell in cells})
+    seeds = sorted({cell.planned for cell in cells})
     counted = "1 seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
     lines = [
-        f"Shown: {'; '.join(labels)}. Mean over devices, then over {counted}, ± half the 95 % t interval over seeds.",
+        f"Shown: {'; '.join(labels)}. Mean over devices, then over {counted}.{_of_errors(table)}",
         f"Scale: {table.scale}.{' ' + scale.note if scale.note else ''}",
     ]
-    if any(cell.best for cell in table.cells.values()):
+    if any(cell.best for cell in cells):
         lines.append(
-            "Bold: best of its column, and all that the paired 95 % interval cannot tell from it; underlined: second."
+            "Bold: best of its column, and all that the paired 95 % interval against the best, corrected by Holm for "
+            "the number of rows, cannot tell from it; underlined: best of the others."
         )
     if any(cell.filled for cell in table.cells.values()):
         lines.append(
@@ -98,6 +101,38 @@ def notes(table: Table) -> list[str]:
     return lines
 
 
+def _of_errors(table: Table) -> str:
+    """Say what stands behind the means."""
+    shown = [cell for cell in table.cells.values() if cell.complete]
+    told = [cell for cell in shown if not math.isnan(cell.estimate.half_width)]
+    by_run = any(cell.by_run for cell in shown)
+    parts = []
+    if any(not cell.signed and not math.isnan(cell.estimate.spread) for cell in shown):
+        parts.append("In brackets: standard deviation over devices.")
+    if any(not cell.signed and math.isnan(cell.estimate.spread) for cell in told):
+        parts.append("±: half the 95 % t interval over seeds.")
+    if any(cell.signed for cell in told):
+        pairs = "by seed" if by_run else "by device within seed"
+        parts.append(f"Differences are paired {pairs}; behind ± half their 95 % interval.")
+    if by_run:
+        parts.append("Devices' own numbers were not kept.")
+    if len(told) < len(shown):
+        parts.append(f"Fewer than {MINIMUM_SEEDS} seeds tell nothing apart: no interval, nothing bold.")
+    return "".join(f" {part}" for part in parts)
+
+
+def written(estimate: Estimate, digits: int, signed: bool = False) -> str:
+    """Write a mean with what it is worth.
+
+    A difference has half its interval behind ±, and so has a number that a run has one of. A mean over devices has
+    their standard deviation in brackets: how devices differ, and no error of the mean.
+    """
+    mean = number(estimate.mean, digits, "+" if signed else "")
+    if not signed and not math.isnan(estimate.spread):
+        return f"{mean} ({number(estimate.spread, digits)})"
+    return mean if math.isnan(estimate.half_width) else f"{mean} ± {number(estimate.half_width, digits)}"
+
+
 def number(value: float, digits: int, sign: str = "") -> str:
     """Write a number, with `sign` as a format's (`+`: always shown); a dash for none."""
     return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
@@ -113,31 +148,27 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in printable(text))
 
 
-def _plain(cell: TableCell) -> str:
+def cell_text(cell: TableCell) -> str:
+    """Write a cell without its marks; one that is not complete is a dash with its finished and planned seeds."""
     if not cell.complete:
         return f"- ({cell.estimate.seeds}/{cell.planned})"
-    mean = number(cell.estimate.mean, cell.metric.digits, "+" if cell.signed else "")
-    width = "" if math.isnan(cell.estimate.half_width) else f" ± {number(cell.estimate.half_width, cell.metric.digits)}"
-    return mean + width + (f" {FILLED}" if cell.filled else "")
+    return written(cell.estimate, cell.metric.digits, cell.signed) + (f" {FILLED}" if cell.filled else "")
 
 
 def _marked(cell: TableCell, best: str, second: str, escape: Callable[[str], str] = str) -> str:
     form = best if cell.best else second if cell.second else "{}"
-    return form.format(escape(_plain(cell)))
+    return form.format(escape(cell_text(cell)))
 
 
 def _comparison(line: Comparison) -> list[str]:
     cell, digits = line.cell, max(line.cell.metric.digits, 2)
-    low, high = cell.estimate.interval
-    whole = cell.complete
     return [
         line.row,
         line.column,
         number(line.paper, digits),
-        number(cell.estimate.mean, digits) if whole else _plain(cell),
-        number(line.difference, digits, "+") if whole else "-",
+        written(cell.estimate, digits) if cell.complete else cell_text(cell),
+        number(line.difference, digits, "+"),
         f"{cell.estimate.seeds}/{cell.planned}",
-        f"{number(low, digits)} to {number(high, digits)}" if whole else "-",
         line.verdict,
     ]
 

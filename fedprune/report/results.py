@@ -52,11 +52,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     Raises:
         DataError: there are none.
     """
-    text = {"row": str, "column": str, "metric": str, "run": str, "digest": str}
+    kinds = {**dict.fromkeys(("row", "column", "metric", "run", "digest"), "str"), "device": "Int64"}
     try:
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})
+        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"value": [""], "device": [""]})
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {path}: {describe(error)}") from error
+    return frame if "draw" in frame else frame.assign(draw=0)  # earlier numbers: one run a seed
 
 
 def committed(results: Path, kind: str) -> list[tuple[str, str, Path]]:

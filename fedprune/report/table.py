@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from fedprune.study.collect import by_seed
+from fedprune.study.collect import cell_of, values_of
 from fedprune.study.metrics import Metric, metric
-from fedprune.study.statistics import Estimate, Seeded, estimate, paired_difference, tied
+from fedprune.study.statistics import MINIMUM_SEEDS, Estimate, Values, estimate, paired_difference, told_apart
 from fedprune.study.study import Study, published_value
 
 
@@ -17,11 +17,11 @@ class TableCell:
 
     Attributes:
         metric: What it shows.
-        estimate: Over seeds.
+        estimate: Over seeds; of a column that is against a row, of the difference.
         planned: Seeds that were planned.
         unmeasured: Devices, over all seeds, without the number.
         filled: Devices, over all seeds, for which the method's own dimensions missed the budget.
-        best: Whether it is the best of its column, or tied with it by the paired 95 % interval.
+        best: Whether it is the best of its column, or the paired interval against the best cannot tell it from that.
         second: Whether it is the best of the others.
         signed: Whether it is a difference.
     """
@@ -34,6 +34,12 @@ class TableCell:
     best: bool = False
     second: bool = False
     signed: bool = False
+
+    @property
+    def by_run(self) -> bool:
+        """Whether its devices' numbers were not kept, though the metric has them: numbers of earlier versions."""
+        whole = self.metric.of_devices is not None and self.metric.averages_devices and self.estimate.seeds > 0
+        return whole and not self.signed and math.isnan(self.estimate.spread)
 
     @property
     def complete(self) -> bool:
@@ -101,22 +107,22 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
     """
     study.scale(scale)
     rows, columns = study.lines(scale)
-    seeded: dict[tuple[str, str], Seeded] = {}
+    read: dict[tuple[str, str], Values] = {}
     cells: dict[tuple[str, str], TableCell] = {}
     for row in rows:
         for column in columns:
             key = (row.label, column.label)
             name = study.metric_at(row, column)
-            found = tidy[(tidy["row"] == key[0]) & (tidy["column"] == key[1]) & (tidy["metric"] == name)]
-            seeded[key] = by_seed(found)
+            found = cell_of(tidy, *key, name)
+            read[key] = values_of(found)
             lost = int((found["devices"] - found["measured"]).sum())
             filled = int(found["filled"].sum()) if "filled" in found else 0  # numbers of earlier runs do not say
-            cells[key] = TableCell(metric(name), estimate(seeded[key]), len(seeded[key]), lost, filled)
+            cells[key] = TableCell(metric(name), estimate(read[key]), len(read[key].by_seed), lost, filled)
     for column in columns:
         if column.against is not None:
-            _subtract(column.against, column.label, seeded, cells)
+            _subtract(column.against, column.label, read, cells)
             continue
-        _mark_best([(row.label, column.label) for row in rows if not row.reference], seeded, cells)
+        _mark_best([(row.label, column.label) for row in rows if not row.reference], read, cells)
     comparisons = tuple(
         _compare(study, scale, key, cell, paper)
         for key, cell in cells.items()
@@ -127,31 +133,38 @@ def build_table(study: Study, scale: str, tidy: pd.DataFrame) -> Table:
 
 
 def _subtract(
-    row: str, column: str, seeded: dict[tuple[str, str], Seeded], cells: dict[tuple[str, str], TableCell]
+    row: str, column: str, read: dict[tuple[str, str], Values], cells: dict[tuple[str, str], TableCell]
 ) -> None:
-    """Turn a column into differences from one of its rows, paired by seed."""
+    """Turn a column into differences from one of its rows, paired by device within seed."""
     for key in [key for key in cells if key[1] == column]:
         shown = replace(cells[key].metric, label=f"the same less that of {row}")
-        difference = paired_difference(seeded[key], seeded[row, column])
+        difference = paired_difference(read[key], read[row, column])
         cells[key] = replace(cells[key], metric=shown, estimate=difference, signed=True)
 
 
 def _mark_best(
-    keys: list[tuple[str, str]], seeded: dict[tuple[str, str], Seeded], cells: dict[tuple[str, str], TableCell]
+    keys: list[tuple[str, str]], read: dict[tuple[str, str], Values], cells: dict[tuple[str, str], TableCell]
 ) -> None:
+    """Mark the best cell of a column with all that cannot be told from it (Holm's correction), and the best other.
+
+    Below `MINIMUM_SEEDS` nothing can be told apart, and nothing is marked.
+    """
     whole = [key for key in keys if cells[key].complete and cells[key].metric.higher_is_better is not None]
     if len(whole) < 2 or len({cells[key].metric.name for key in whole}) > 1:
         return  # nothing to choose between
     if len({cells[key].estimate.mean for key in whole}) == 1:
         return  # all the same: a number that the rows do not change
+    if min(cells[key].estimate.seeds for key in whole) < MINIMUM_SEEDS:
+        return
     sign = 1 if cells[whole[0]].metric.higher_is_better else -1
-    ranked = sorted(whole, key=lambda key: -sign * cells[key].estimate.mean)
-    best = [key for key in ranked if key == ranked[0] or tied(seeded[ranked[0]], seeded[key])]
-    others = [key for key in ranked if key not in best]
-    for key in best:
-        cells[key] = replace(cells[key], best=True)
-    if others:
-        cells[others[0]] = replace(cells[others[0]], second=True)
+    leader, *others = sorted(whole, key=lambda key: -sign * cells[key].estimate.mean)
+    behind = [paired_difference(read[leader], read[key]) for key in others]
+    told = told_apart([difference.p_value for difference in behind])
+    worse = [key for key, apart, lead in zip(others, told, behind, strict=True) if apart and sign * lead.mean > 0]
+    for key in whole:
+        cells[key] = replace(cells[key], best=key not in worse)
+    if worse:
+        cells[worse[0]] = replace(cells[worse[0]], second=True)
 
 
 def _compare(study: Study, scale: str, key: tuple[str, str], cell: TableCell, paper: float) -> Comparison:
@@ -165,7 +178,7 @@ def _compare(study: Study, scale: str, key: tuple[str, str], cell: TableCell, pa
 
 
 def summary_rows(table: Table) -> pd.DataFrame:
-    """Return a row a cell: ours with its interval, the paper's value, the difference and the verdict."""
+    """Return a row a cell: ours, what it is worth, the paper's value beside it."""
     compared = {(comparison.row, comparison.column): comparison for comparison in table.comparisons}
     rows = []
     for (row, column), cell in table.cells.items():
@@ -178,6 +191,7 @@ def summary_rows(table: Table) -> pd.DataFrame:
                 "ours": cell.estimate.mean,
                 "deviation": cell.estimate.deviation,
                 "half_width_95": cell.estimate.half_width,
+                "spread_of_devices": cell.estimate.spread,
                 "seeds": cell.estimate.seeds,
                 "planned": cell.planned,
                 "best": cell.best,

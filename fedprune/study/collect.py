@@ -1,4 +1,8 @@
-"""From planned cells to tidy rows: what is missing stays in the table as missing, whatever lies in a folder."""
+"""From planned cells to tidy rows: what is missing stays in the table as missing, whatever lies in a folder.
+
+A row is one number: of a device, where every device of a run has one and the run's is their mean, else of the run, its
+`device` empty. Numbers of earlier versions have no column `device`, and one row a run; they are read all the same.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +17,11 @@ from fedprune.experiment.provenance import changes_since
 from fedprune.experiment.record import Record, is_finished, read_record
 from fedprune.study.cell import Cell
 from fedprune.study.metrics import Metric, metric
-from fedprune.study.statistics import Seeded
+from fedprune.study.statistics import Values
 
 LAST_RESORT = "device:method_last_resort"  # the note of a method whose own dimensions missed the budget
-COLUMNS = ("row", "column", "metric", "seed", "draw", "value", "measured", "devices", "filled", "run", "digest")
+RUN = ["row", "column", "metric", "seed", "draw"]  # what names one run's number in a table
+COLUMNS = (*RUN, "device", "value", "measured", "devices", "filled", "run")
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,10 @@ class Reading:
 
 
 def collect(readings: Sequence[Reading]) -> pd.DataFrame:
-    """Read every number; returns one row a reading, `value` NaN where the run is not finished.
+    """Read every number; returns one row a number, `value` NaN where the run is not finished or the device has none.
 
-    `filled` counts the devices whose method could not meet the budget by its own dimensions.
+    `measured` of `devices` have a number; `filled` counts those whose method could not meet the budget by its own
+    dimensions.
 
     A run that was made from other files or code than those that are there now counts as not finished.
 
@@ -57,17 +63,17 @@ def collect(readings: Sequence[Reading]) -> pd.DataFrame:
     """
     records: dict[str, Record | None] = {}
     known: dict[Any, dict[str, str]] = {}
-    rows = []
+    rows: list[dict[str, object]] = []
     for reading in readings:
         folder = reading.cell.folder
         if str(folder) not in records:
             counts = is_finished(folder) and not changes_since(folder, reading.cell.config, known)
             records[str(folder)] = read_record(folder) if counts else None
-        rows.append(_read(reading, records[str(folder)]))
+        rows += _read(reading, records[str(folder)])
     if None not in records.values():
         _refuse_unknown_columns(readings, list(filter(None, records.values())))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    repeated = frame.duplicated(["row", "column", "metric", "seed", "draw"])
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"device": "Int64"})
+    repeated = frame.duplicated([*RUN, "device"])
     if repeated.any():
         where = frame[repeated].iloc[0]
         raise ConfigError(
@@ -77,28 +83,25 @@ def collect(readings: Sequence[Reading]) -> pd.DataFrame:
     return frame
 
 
-def _read(reading: Reading, record: Record | None) -> dict[str, object]:
-    config = reading.cell.config
-    row: dict[str, object] = {
-        "row": reading.row,
-        "column": reading.column,
-        "metric": reading.metric.name,
-        "seed": config.seed,
-        "draw": reading.draw,
-        "value": math.nan,
-        "measured": 0,
-        "devices": 0,
-        "filled": 0,
-        "run": config.identity(),
-        "digest": "",
-    }
-    values = reading.metric.values(reading.cell.folder, record, reading.only)
-    known = values.dropna()
-    row |= {"measured": len(known), "devices": len(values), "digest": record.digest if record else ""}
-    if reading.metric.of_devices is not None:
-        row["filled"] = int((metric(LAST_RESORT).values(reading.cell.folder, record, reading.only) > 0).sum())
-    row["value"] = reading.metric.reduce(known) if len(known) else math.nan
-    return row
+def _read(reading: Reading, record: Record | None) -> list[dict[str, object]]:
+    config, shown = reading.cell.config, reading.metric
+    labels: dict[str, object] = {"row": reading.row, "column": reading.column, "metric": shown.name}
+    labels |= {"seed": config.seed, "draw": reading.draw, "run": config.identity()}
+    values = shown.values(reading.cell.folder, record, reading.only)
+    filled = metric(LAST_RESORT).values(reading.cell.folder, record, reading.only) if shown.of_devices else {}
+    if shown.averages_devices and None not in values and values:
+        return [
+            labels | _number(device, value, int(not math.isnan(value)), 1, int(filled.get(device, 0) > 0))
+            for device, value in values.items()
+        ]
+    measured = [value for value in values.values() if not math.isnan(value)]
+    number = shown.reduce(pd.Series(measured)) if measured else math.nan
+    helped = sum(value > 0 for value in filled.values())
+    return [labels | _number(None, number, len(measured), len(values), helped)]
+
+
+def _number(device: int | None, value: float, measured: int, devices: int, filled: int) -> dict[str, object]:
+    return {"device": device, "value": value, "measured": measured, "devices": devices, "filled": filled}
 
 
 def _refuse_unknown_columns(readings: Sequence[Reading], records: Sequence[Record]) -> None:
@@ -109,12 +112,29 @@ def _refuse_unknown_columns(readings: Sequence[Reading], records: Sequence[Recor
             raise ConfigError(f"None of these runs has a column {column!r} in its devices.parquet.")
 
 
-def by_seed(frame: pd.DataFrame) -> Seeded:
-    """Return one cell's value by seed, its draws averaged; NaN where a draw is missing."""
-    means = frame.groupby("seed")["value"].agg(lambda draws: draws.mean(skipna=False))
-    return dict(zip(means.index.tolist(), means.tolist(), strict=True))
+def values_of(frame: pd.DataFrame) -> Values:
+    """Return one cell's numbers: devices averaged to runs, draws to seeds; NaN where a draw is missing.
+
+    A device counts as one with a number of its own where every draw of the seed has one of it.
+    """
+    runs = frame.groupby(["seed", "draw"], sort=True)["value"].mean()
+    seeds = runs.groupby("seed").agg(lambda draws: draws.mean(skipna=False))
+    by_device: dict[int, dict[int, float]] = {}
+    if "device" in frame:
+        own = frame.dropna(subset=["device", "value"]).groupby(["seed", "device"])["value"].agg(["mean", "size"])
+        draws = runs.groupby("seed").size()
+        for (seed, device), mean, size in zip(own.index, own["mean"], own["size"], strict=True):
+            if size == draws[seed]:
+                by_device.setdefault(int(seed), {})[int(device)] = float(mean)
+    return Values(dict(zip(seeds.index.tolist(), seeds.tolist(), strict=True)), by_device)
+
+
+def cell_of(frame: pd.DataFrame, row: str, column: str, metric: str) -> pd.DataFrame:
+    """Return the rows of one cell."""
+    return frame[(frame["row"] == row) & (frame["column"] == column) & (frame["metric"] == metric)]
 
 
 def missing(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without a value."""
-    return frame[frame["value"].isna()]
+    """Return the names of the numbers of runs that are not there."""
+    counts = frame.groupby(RUN, sort=False)["value"].count()
+    return counts[counts == 0].reset_index()[RUN]

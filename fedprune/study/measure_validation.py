@@ -39,6 +39,10 @@ class Validation(Measurement):
         """`validation.json`."""
         return "validation.json"
 
+    def read_devices(self, folder: Path, number: str) -> Mapping[int, float]:
+        """Return every device's accuracy."""
+        return {int(device): float(value) for device, value in self.found(folder).get("by_device", {}).items()}
+
     def measure(self, folder: Path, config: RunConfig) -> dict[str, Any]:
         """Derive every edge model and judge it where settings may be chosen."""
         replay = reopen(folder, config)

@@ -75,11 +75,20 @@ class Measurement(ABC):
 
     def read(self, folder: Path, number: str) -> float:
         """Return a number that lies in the run's folder; NaN where it has not been measured, or could not be."""
-        try:
-            value = json.loads((folder / self.file).read_text(encoding="utf-8")).get(number)
-        except FileNotFoundError:
-            return math.nan
+        value = self.found(folder).get(number)
         return math.nan if value is None else float(value)
+
+    def read_devices(self, folder: Path, number: str) -> Mapping[int, float]:
+        """Return a number of every device that has one; nothing where the measurement keeps the run's alone."""
+        return {}
+
+    def found(self, folder: Path) -> dict[str, Any]:
+        """Return all that was measured of the run in `folder`; nothing where it has not been."""
+        try:
+            found: dict[str, Any] = json.loads((folder / self.file).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
 
     def is_there(self, folder: Path, number: str) -> bool:
         """Say whether a number has been measured."""

@@ -47,23 +47,31 @@ class Metric:
         return self.name.rpartition(" ")[2].partition("device:")[2]
 
     @property
+    def averages_devices(self) -> bool:
+        """Whether a run's number is the mean of its devices', where these are known."""
+        return not self.name.startswith(("worst ", "spread "))
+
+    @property
     def needs_models(self) -> bool:
         """Whether the run must have finished; otherwise the reports of its devices are enough."""
         return self.measurement is None or self.measurement.needs_models
 
-    def values(self, folder: Path, record: Record | None, only: Mapping[str, str]) -> "pd.Series[float]":
-        """Return the numbers of a run: of every device that `only` lets through, or of the run as a whole.
+    def values(self, folder: Path, record: Record | None, only: Mapping[str, str]) -> dict[int | None, float]:
+        """Return a run's numbers by device, of those that `only` lets through, or under None the one of the whole run.
 
         NaN where a device has none; nothing where the run has not finished and must have, or has no such column.
         """
         if self.measurement is not None and (record is not None or not self.needs_models):
-            return pd.Series([self.measurement.read(folder, self.number)])
+            if devices := self.measurement.read_devices(folder, self.number):
+                return dict(devices.items())
+            return {None: self.measurement.read(folder, self.number)}
         if record is None:
-            return pd.Series(dtype=float)
+            return {}
         if self.of_run is not None:
-            return pd.Series([self.of_run(record)])
+            return {None: self.of_run(record)}
         assert self.of_devices is not None, "a number of a run or of its devices"
-        return self.of_devices(_chosen(record.devices, only))
+        chosen = _chosen(record.devices, only)
+        return dict(zip(chosen["device"].astype(int).tolist(), self.of_devices(chosen).tolist(), strict=True))
 
     def reduce(self, values: "pd.Series[float]") -> float:
         """Return one number for a run's devices."""

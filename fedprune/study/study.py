@@ -103,7 +103,8 @@ class Study:
         x_metric: What is read for a figure's horizontal axis, where that is measured too.
         settings: What all runs share.
         published: The paper's own values.
-        drawing: How a figure is drawn: its `kind` and what that kind needs.
+        drawing: How a figure is drawn: its `kind` and what that kind needs; lines may have `differences: {to: <row>}`
+            beside them, of all rows that compete or of those in `of`.
     """
 
     name: str
@@ -129,6 +130,9 @@ class Study:
         rows = {line.label for line in self.rows}
         if unknown := {line.against for line in self.columns if line.against} - rows:
             raise ValueError(f"a column is against the row {unknown.pop()!r}, which is not there")
+        beside = self.drawing.get("differences", {})
+        if unknown := {*([beside["to"]] if beside else []), *beside.get("of", [])} - rows:
+            raise ValueError(f"differences are drawn of the row {unknown.pop()!r}, which is not there")
         for row, values in (self.published.values if self.published else {}).items():
             if row not in rows:
                 raise ValueError(f"published values name the row {row!r}, which is not there")

@@ -1,5 +1,7 @@
 """The commands for sweeps, tables and figures as a user types them."""
 
+import re
+
 import pytest
 
 from fedprune.cli.main import main
@@ -88,6 +90,7 @@ def test_settings_may_stand_behind_an_option(tmp_path, capsys):
         (["table", "seed=0", "--workers", "2"], "--workers says how to run"),
         (["table", "seed=0", "hydra/launcher=joblib"], "says how to run"),
         (["table", "seed=0", "--csv", "/no/such.csv"], "Cannot read /no/such.csv"),
+        (["table", "seed=0", "--plan", "--run"], "--plan runs and writes nothing. Leave --run out."),
         (["figure", "tap/proxy", "--run"], "is a table"),
         (["figure", "nuwa/figure8", "--seeds", "0", "1"], "Give each setting one value"),
     ],
@@ -121,6 +124,13 @@ def test_many_runs_are_run_measured_written_and_shown_again(small, tmp_path, cap
     assert "column 'no_such_note'" in capsys.readouterr().err
     assert main(["table", *words[:-1], "seed=0,1,2", *metrics]) == 1
     assert "- (0/3)" in capsys.readouterr().out, "while a run is missing, a column that none has yet is a dash"
+
+
+def test_a_plan_of_committed_numbers_says_how_many_seeds_it_takes(capsys):
+    assert main(["table", "tap/question", "scale=cifar", "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert "what tells 1 point apart" in shown
+    assert re.search(r"^\| edge model \(%\) \| 12 \| .* \d+ / \d+ \(\d+\.\d h\)", shown, re.M)
 
 
 def test_force_starts_changed_cells_afresh_and_no_others(small, tmp_path, capsys):

@@ -34,7 +34,10 @@ def ends(study: Study) -> Study:
     rows, columns = study.lines("glyphs")
     competitors = [row for row in rows if not row.reference] or rows
     kept = {row.label: row for row in (competitors[0], competitors[-1])}
-    return dataclasses.replace(study, rows=tuple(kept.values()), columns=tuple(columns[:1]), published=None)
+    drawing = {key: value for key, value in study.drawing.items() if key != "differences"}  # of rows that may be gone
+    return dataclasses.replace(
+        study, rows=tuple(kept.values()), columns=tuple(columns[:1]), published=None, drawing=drawing
+    )
 
 
 def run_small(study: Study, folders: list[str]) -> None:

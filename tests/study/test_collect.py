@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 
 from fedprune.core.errors import ConfigError
+from fedprune.report.results import read_csv, write_csv
 from fedprune.study.cell import Cell, configure
-from fedprune.study.collect import Reading, by_seed, collect, missing
+from fedprune.study.collect import Reading, collect, missing, values_of
 from fedprune.study.metrics import METRICS, metric
+from fedprune.study.statistics import differences, estimate
 from tests.study.records import write_finished
 
 DEVICES = pd.DataFrame(
@@ -65,7 +67,7 @@ def cell(tmp_path, seed: int, finished: bool = True) -> Cell:
 )
 def test_a_metric_is_what_one_works_out_by_hand(tmp_path, name, only, expected):
     frame = collect([Reading("row", "column", metric(name), cell(tmp_path, 0), only)])
-    assert frame["value"].tolist() == [pytest.approx(expected)]
+    assert values_of(frame).by_seed == {0: pytest.approx(expected)}
 
 
 def test_spread_is_the_deviation_over_devices_of_one_run(tmp_path):
@@ -77,18 +79,76 @@ def test_spread_is_the_deviation_over_devices_of_one_run(tmp_path):
 def test_a_planned_run_that_is_not_there_is_a_row_without_a_value(tmp_path):
     readings = [Reading("row", "column", metric("edge_accuracy"), cell(tmp_path, seed, seed != 1)) for seed in range(3)]
     frame = collect(readings)
-    assert frame["seed"].tolist() == [0, 1, 2]
-    assert math.isnan(frame["value"][1])
+    assert frame["seed"].tolist() == [0, 0, 0, 0, 1, 2, 2, 2, 2]
     assert missing(frame)["seed"].tolist() == [1]
-    assert frame["measured"].tolist() == [3, 0, 3]
-    assert frame["devices"].tolist() == [4, 0, 4]
+    totals = frame.groupby("seed")[["measured", "devices"]].sum()
+    assert totals["measured"].tolist() == [3, 0, 3]
+    assert totals["devices"].tolist() == [4, 0, 4]
+    found = values_of(frame)
+    assert math.isnan(found.by_seed[1])
+    assert set(found.by_device) == {0, 2}
+
+
+def test_every_device_is_a_row_and_a_refused_one_has_no_value(tmp_path):
+    frame = collect([Reading("row", "column", metric("edge_accuracy"), cell(tmp_path, 0))])
+    assert frame["device"].tolist() == [0, 1, 2, 3]
+    assert frame["value"].tolist()[:3] == [60, 80, 90]
+    assert math.isnan(frame["value"][3])
+    assert values_of(frame).by_device == {0: {0: 60, 1: 80, 2: 90}}
+    assert estimate(values_of(frame)).spread == pytest.approx(pd.Series([60.0, 80.0, 90.0]).std(ddof=1))
+
+
+@pytest.mark.parametrize("name", ["worst edge_accuracy", "spread edge_accuracy", "run:seconds"])
+def test_what_is_no_mean_over_devices_is_one_row_a_run(tmp_path, name):
+    frame = collect([Reading("row", "column", metric(name), cell(tmp_path, 0))])
+    assert frame["device"].isna().tolist() == [True]
+    assert values_of(frame).by_device == {}
+
+
+def test_rows_survive_their_file_and_rows_without_devices_are_read_too(tmp_path):
+    names = ("edge_accuracy", "run:seconds")
+    frame = collect([Reading("row", name, metric(name), cell(tmp_path, seed)) for name in names for seed in (0, 1)])
+    write_csv(tmp_path / "tidy.csv", frame)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "tidy.csv"), frame)
+    parts = frame[frame["column"] == "edge_accuracy"]
+    earlier = parts.groupby(["row", "column", "metric", "seed", "draw"], as_index=False)["value"].mean()
+    assert (
+        values_of(earlier).by_seed == values_of(parts).by_seed == {0: pytest.approx(230 / 3), 1: pytest.approx(230 / 3)}
+    )
+    assert values_of(earlier).by_device == {}
+
+
+def test_a_device_that_one_row_refused_is_no_pair(tmp_path):
+    """The first row has 60, 80, 90 and no fourth; the second refused device 0 and has 70, 86 and 40."""
+    first, second = cell(tmp_path, 0), Cell({}, configure({"seed": 0, "runs": str(tmp_path), "method": "random"}))
+    other = DEVICES.assign(edge_correct=[None, 140, 43, 40], status=["refused", "ok", "ok", "ok"])
+    write_finished(second.folder, second.config, other, 1.0)
+    accuracy = metric("edge_accuracy")
+    frame = collect([Reading("a", "c", accuracy, first), Reading("b", "c", accuracy, second)])
+    a, b = (values_of(part) for _, part in frame.groupby("row"))
+    assert differences(a, b) == {0: (10 + 4) / 2}
+    assert a.by_seed[0] - b.by_seed[0] == pytest.approx((230 - 196) / 3), "which is what unpaired means would say"
 
 
 def test_a_seeds_draws_are_averaged_first_and_a_missing_one_leaves_the_seed_out():
     frame = pd.DataFrame({"seed": [0, 0, 1, 1], "draw": [0, 1, 0, 1], "value": [1.0, 3.0, 4.0, math.nan]})
-    seeded = by_seed(frame)
+    seeded = values_of(frame).by_seed
     assert seeded[0] == 2
     assert math.isnan(seeded[1])
+
+
+def test_a_device_counts_as_a_pair_where_every_draw_has_it():
+    frame = pd.DataFrame(
+        {
+            "seed": [0] * 5,
+            "draw": [0, 0, 1, 1, 1],
+            "device": pd.array([0, 1, 0, 1, 2], dtype="Int64"),
+            "value": [10.0, 20.0, 14.0, math.nan, 30.0],
+        }
+    )
+    found = values_of(frame)
+    assert found.by_seed == {0: (15 + 22) / 2}
+    assert found.by_device == {0: {0: 12.0}}
 
 
 def test_a_cell_that_is_planned_twice_is_an_error(tmp_path):
@@ -113,9 +173,9 @@ def test_a_column_that_one_of_the_runs_lacks_is_missing_there_and_nowhere_else(t
     write_finished(without.folder, without.config, DEVICES.drop(columns="proxy_quality"), 12.5)
     quality = metric("device:proxy_quality")
     frame = collect([Reading("r", "a", quality, without), Reading("r", "b", quality, with_it)])
-    assert math.isnan(frame["value"][0])
-    assert frame["value"][1] == 0.5
-    assert frame["measured"].tolist() == [0, 4]
+    assert math.isnan(values_of(frame[frame["column"] == "a"]).by_seed[0])
+    assert values_of(frame[frame["column"] == "b"]).by_seed == {1: 0.5}
+    assert frame.groupby("column")["measured"].sum().tolist() == [0, 4]
 
 
 def test_every_metric_says_what_it_is():

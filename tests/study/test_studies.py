@@ -24,7 +24,8 @@ def one_seed(study: Study, scale: str) -> Study:
 def corner(study: Study, scale: str) -> Study:
     """Only what a scale adds: its own settings under the first row and the first column that it has."""
     rows, columns = study.lines(scale)
-    return dataclasses.replace(one_seed(study, scale), rows=tuple(rows[:1]), columns=tuple(columns[:1]), published=None)
+    first = {"rows": tuple(rows[:1]), "columns": tuple(columns[:1]), "published": None, "drawing": {}}
+    return dataclasses.replace(one_seed(study, scale), **first)
 
 
 @pytest.mark.parametrize("name", NAMES)
