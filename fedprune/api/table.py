@@ -17,7 +17,13 @@ from fedprune.report.table import build_table, summary_rows
 from fedprune.study.collect import collect
 from fedprune.study.plan import Plan, plan_of
 
-STATISTICS = {"ours": "mean", "half_width_95": "half_width_95", "seeds": "seeds", "paper": "paper"}
+STATISTICS = {
+    "ours": "mean",
+    "half_width_95": "half_width_95",
+    "spread_of_devices": "spread_of_devices",
+    "seeds": "seeds",
+    "paper": "paper",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Sweep:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Means over seeds, halves of 95 % intervals and seeds, a row of the table a row."""
+        """Means over seeds, halves of 95 % intervals, deviations over devices and seeds, a row of the table a row."""
         return frame_of(self.plan, self.tidy)
 
     def _repr_html_(self) -> str:
@@ -97,8 +103,9 @@ def table(
         **options: Settings by key, for instance `scale` and `seed`.
 
     Returns:
-        Means over seeds below `mean`, halves of 95 % intervals below `half_width_95`, and `seeds`; below `paper` what
-        a paper prints, where it does. NaN where runs are missing.
+        Means over seeds below `mean`, standard deviations over devices below `spread_of_devices`, halves of 95 %
+        intervals below `half_width_95`, of differences and of numbers of whole runs, and `seeds`; below `paper` what a
+        paper prints, where it does. NaN where runs are missing.
 
     Raises:
         ConfigError: a name or setting is wrong, or it is a figure from inside models.

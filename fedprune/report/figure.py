@@ -64,11 +64,14 @@ def _of_errors(study: Study, tidy: pd.DataFrame) -> str:
     seeds = tidy["seed"].nunique()
     if seeds < MINIMUM_SEEDS:
         return f"{seeds} seeds, each a small point: too few for intervals"
+    heat = study.drawing["kind"] == "heat"
     of_devices = "device" in tidy and tidy["device"].notna().any()
     if "differences" in study.drawing:
         pairs = "device within seed" if of_devices else "seed"
         return f"{seeds} seeds; right: differences paired by {pairs}, bands their 95 % intervals"
-    return f"{seeds} seeds" if of_devices else f"{seeds} seeds; bands, bars and ±: 95 % intervals over seeds"
+    if of_devices:
+        return f"{seeds} seeds; in brackets: standard deviation over devices" if heat else f"{seeds} seeds"
+    return f"{seeds} seeds; bands, bars and ±: 95 % intervals over seeds"
 
 
 def lines(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -> None:

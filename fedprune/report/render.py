@@ -104,19 +104,19 @@ def notes(table: Table) -> list[str]:
 def _of_errors(table: Table) -> str:
     """Say what stands behind the means."""
     shown = [cell for cell in table.cells.values() if cell.complete]
-    told = [cell for cell in shown if not math.isnan(cell.estimate.half_width)]
+    told = [cell for cell in shown if cell.has_interval]
     by_run = any(cell.by_run for cell in shown)
     parts = []
     if any(not cell.signed and not math.isnan(cell.estimate.spread) for cell in shown):
         parts.append("In brackets: standard deviation over devices.")
-    if any(not cell.signed and math.isnan(cell.estimate.spread) for cell in told):
+    if any(not cell.signed for cell in told):
         parts.append("±: half the 95 % t interval over seeds.")
     if any(cell.signed for cell in told):
         pairs = "by seed" if by_run else "by device within seed"
         parts.append(f"Differences are paired {pairs}; behind ± half their 95 % interval.")
     if by_run:
         parts.append("Devices' own numbers were not kept.")
-    if len(told) < len(shown):
+    if any(cell.estimate.seeds < MINIMUM_SEEDS for cell in shown):
         parts.append(f"Fewer than {MINIMUM_SEEDS} seeds tell nothing apart: no interval, nothing bold.")
     return "".join(f" {part}" for part in parts)
 

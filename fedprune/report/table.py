@@ -42,6 +42,11 @@ class TableCell:
         return whole and not self.signed and math.isnan(self.estimate.spread)
 
     @property
+    def has_interval(self) -> bool:
+        """Whether what is shown has an interval: a difference, or a number of which a run has one."""
+        return not math.isnan(self.estimate.half_width) and (self.signed or math.isnan(self.estimate.spread))
+
+    @property
     def complete(self) -> bool:
         """Whether every planned seed gave a number."""
         return self.estimate.seeds == self.planned > 0
@@ -190,7 +195,7 @@ def summary_rows(table: Table) -> pd.DataFrame:
                 "metric": cell.metric.name,
                 "ours": cell.estimate.mean,
                 "deviation": cell.estimate.deviation,
-                "half_width_95": cell.estimate.half_width,
+                "half_width_95": cell.estimate.half_width if cell.has_interval else math.nan,
                 "spread_of_devices": cell.estimate.spread,
                 "seeds": cell.estimate.seeds,
                 "planned": cell.planned,
