@@ -63,6 +63,7 @@ def sweep(
     track: str | None = None,
     smoke: bool = False,
     metrics: Sequence[str] = (),
+    launcher: Sequence[str] = (),
     **options: Any,
 ) -> Sweep:
     """Run all combinations that are not there yet, as `fedprune run -m` does.
@@ -77,13 +78,14 @@ def sweep(
         track: Live curves: `tensorboard` or `mlflow`.
         smoke: The tiny version: it runs, its numbers mean nothing.
         metrics: Columns of the table of a sweep in place of the usual ones.
+        launcher: Settings of a Hydra launcher, such as `hydra/launcher=submitit_slurm`, in place of child processes.
         **options: Settings by key.
 
     Raises:
         FedpruneError: a name or a setting is wrong; nothing has run then.
     """
     plan = plan_of(several(names, options), smoke, metrics)
-    run_missing(plan, workers, track, force)
+    run_missing(plan, None if launcher else workers, track, force, launcher)
     measure_missing(plan.readings)
     return Sweep(plan)
 
