@@ -1,7 +1,7 @@
 """Devices that share what is derived for them: the kind `cohorts`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import zip_longest
 
@@ -53,6 +53,8 @@ class GroupingTask:
         labels: The classes of the server's public images, told by whoever labelled them.
         space: The public space.
         seed: Of the run's streams.
+        judge: Says of cohorts how often their models are right, in percent of public validation images such as a few of
+            the devices would choose; derives those models.
     """
 
     budgets: Mapping[int, Budget]
@@ -61,6 +63,7 @@ class GroupingTask:
     labels: IntArray
     space: FeatureSpace
     seed: int
+    judge: Callable[[Sequence[Cohort]], float] | None = None
 
     @property
     def devices(self) -> list[int]:

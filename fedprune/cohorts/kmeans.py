@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans as Clustering
 from threadpoolctl import threadpool_limits
 
 from fedprune.cohorts.cohorts import MODEL, SHARED, Cohort, Cohorts, GroupingTask, meets, size_of
+from fedprune.core.errors import ConfigError
 from fedprune.core.random import stream_seed
 from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
@@ -28,6 +29,8 @@ class KMeans(Cohorts):
     Attributes:
         count: Cohorts in all, dealt to the budgets by their numbers of devices, at least one each; None: by `fraction`.
         fraction: Cohorts in all, as a fraction of the devices.
+        tolerance: Points of accuracy, on public validation images, that fewer models may cost. Their number is halved
+            as long as that costs no more, in place of `fraction`.
         by: Whose shares are compared: `proxy_classes`, those of each class in the proxy set, for which the pool must
             have labels, or `mixture`, those of each public anchor in the mixture, for which it need not.
         minimum: Reports that have to stand behind a model. A cohort of fewer joins the nearest one whose budget it can
@@ -40,6 +43,7 @@ class KMeans(Cohorts):
 
     count: int | None = None
     fraction: float = 0.3
+    tolerance: float | None = None
     by: str = "proxy_classes"
     minimum: int = 1
     levels: int | None = None
@@ -47,6 +51,9 @@ class KMeans(Cohorts):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "count", "minimum", "levels")
+        at_least(self, 0, "tolerance")
+        if self.count is not None and self.tolerance is not None:
+            raise ValueError("count says how many cohorts there are, and tolerance would choose it; set one of them.")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction is {self.fraction}; it must be above 0 and at most 1.")
         for name, known in (("by", BY), ("share", SHARED)):
@@ -55,14 +62,22 @@ class KMeans(Cohorts):
 
     @property
     def reads_labels(self) -> bool:
-        """Where classes of proxy sets are compared."""
-        return self.by == "proxy_classes"
+        """Where classes of proxy sets are compared, or validation images answered."""
+        return self.by == "proxy_classes" or self.tolerance is not None
 
     def form(self, task: GroupingTask) -> list[Cohort]:
-        """Cluster the devices of each budget by themselves."""
+        """Cluster the devices of each budget by themselves.
+
+        Raises:
+            ConfigError: a tolerance is set, and nobody is there to judge.
+        """
         roots = {device: np.sqrt(shares) for device, shares in self._shares(task).items()}
+        if self.tolerance is not None:
+            return self._fewest(task, roots, self.tolerance)
+        return self._formed(task, roots, self.count or round(self.fraction * len(roots)))
+
+    def _formed(self, task: GroupingTask, roots: Mapping[int, FloatArray], wanted: int) -> list[Cohort]:
         levels = _levels(task.budgets, self.levels)
-        wanted = self.count or round(self.fraction * len(roots))
         counts = shared_out(wanted, [len(devices) for devices in levels])
         seed = stream_seed(task.seed, "cohorts")
         groups = [
@@ -72,6 +87,16 @@ class KMeans(Cohorts):
         ]
         cohorts = _joined([Cohort.of(group, task.budgets) for group in groups], self.minimum, task.budgets, roots)
         return sorted(cohorts, key=lambda cohort: cohort.number)
+
+    def _fewest(self, task: GroupingTask, roots: Mapping[int, FloatArray], tolerance: float) -> list[Cohort]:
+        """Halve the number of cohorts, beginning with that of the devices, as long as it costs no more than allowed."""
+        if task.judge is None:
+            raise ConfigError("cohorts.tolerance needs a server that judges models. Set cohorts.fraction instead.")
+        found = self._formed(task, roots, len(roots))
+        least = task.judge(found) - tolerance
+        while len(fewer := self._formed(task, roots, len(found) // 2)) < len(found) and task.judge(fewer) >= least:
+            found = fewer
+        return found
 
     def _shares(self, task: GroupingTask) -> Mapping[int, FloatArray]:
         """Return by device shares that sum to 1."""

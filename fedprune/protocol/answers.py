@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedprune.privacy.ledger import LedgerEntry
 
 
@@ -54,3 +57,21 @@ class PersonalEvaluation:
         """Return what the record says about the training, which saw `images` images."""
         told = {"personal_correct": self.personal, "personal_images": images, "personal_seconds": self.seconds}
         return told if self.reference is None else told | {"reference_correct": self.reference}
+
+
+def count_correct(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], rows: tuple[int, ...], asked: tuple[int, ...]
+) -> int:
+    """Count right answers among the classes `asked`; a class without a row is never answered.
+
+    Args:
+        logits: (images, rows)
+        labels: (images,) base classes
+        rows: Base class of each column of `logits`.
+        asked: Base classes that an answer may be.
+    """
+    allowed = np.isin(rows, asked)
+    if not allowed.any():
+        return 0
+    answers = np.asarray(rows)[allowed][logits[:, allowed].argmax(axis=1)]
+    return int((answers == labels).sum())

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from fedprune.core.random import stream_seed
@@ -14,7 +13,7 @@ from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Report, pack_report
 from fedprune.privacy.ledger import DELTA, SEEDED_NOISE, SYSTEM_NOISE, LedgerEntry, book_release
 from fedprune.privacy.mechanism import Records
-from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
+from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload, count_correct
 from fedprune.protocol.private import PrivateShard
 from fedprune.protocol.storage import Loaded
 from fedprune.recovery.personal import OwnImages
@@ -123,21 +122,3 @@ def _correct(shard: PrivateShard, model: nn.Module, rows: tuple[int, ...]) -> in
     preprocess, precision = shard.base.preprocess, setup.precision
     logits = predict(model, preprocess, shard.test, everything, precision=precision, device=setup.compute)
     return count_correct(logits, shard.test.labels, rows, shard.classes)
-
-
-def count_correct(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], rows: tuple[int, ...], asked: tuple[int, ...]
-) -> int:
-    """Count right answers among the classes `asked`; a class without a row is never answered.
-
-    Args:
-        logits: (images, rows)
-        labels: (images,) base classes
-        rows: Base class of each column of `logits`.
-        asked: Base classes that an answer may be.
-    """
-    allowed = np.isin(rows, asked)
-    if not allowed.any():
-        return 0
-    answers = np.asarray(rows)[allowed][logits[:, allowed].argmax(axis=1)]
-    return int((answers == labels).sum())

@@ -1,7 +1,7 @@
 """What the server does: check reports, choose proxy sets, derive one edge model a device."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -134,10 +134,14 @@ class Server:
         )
         return self.options.selector.select(task)
 
-    def choose_validation(self, device: int) -> IntArray:
-        """Choose the same share of the validation cut as recovery has of the pool, in the same way.
+    def choose_validation(self, device: int, size: int | None = None) -> IntArray:
+        """Choose images of the validation cut as those of the pool are chosen.
 
         A selector that reads private images chooses among the pool alone: then it is the whole cut.
+
+        Args:
+            device: For whom.
+            size: How many; None takes the same share of the cut as recovery has of the pool.
         """
         world, options, images = self.world, self.options, self.world.public.validation
         if options.selector.reads_private:
@@ -148,7 +152,7 @@ class Server:
             indices=np.arange(len(images)),
             mixture=self.reports[device].mixture,
             space=world.space,
-            size=math.ceil(share * len(images)),
+            size=size or math.ceil(share * len(images)),
             seed=stream_seed(world.seed, "validation", device),
         )
         return options.selector.select(task).indices
@@ -157,8 +161,13 @@ class Server:
         """Return nothing: a server sees nothing private. What a simulation puts in its place does."""
         return None
 
-    def form_cohorts(self, proxies: Mapping[int, IntArray]) -> list[Cohort]:
-        """Group the devices whose own proxy sets are given, all at once, in rising order of their first members."""
+    def form_cohorts(self, proxies: Mapping[int, IntArray], judge: Callable[[Sequence[Cohort]], float]) -> list[Cohort]:
+        """Group the devices whose own proxy sets are given, all at once, in rising order of their first members.
+
+        Args:
+            proxies: By device, its own proxy set.
+            judge: Says how often the models of cohorts are right, in percent.
+        """
         reports = {device: self.reports[device] for device in sorted(proxies)}
         task = GroupingTask(
             budgets={device: report.budget for device, report in reports.items()},
@@ -167,6 +176,7 @@ class Server:
             labels=self.images.labels,
             space=self.world.space,
             seed=self.world.seed,
+            judge=judge,
         )
         return self.options.cohorts.form(task)
 

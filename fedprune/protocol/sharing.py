@@ -1,13 +1,22 @@
 """What the members of a cohort share, and the tasks that follow for their models."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
 
 from fedprune.cohorts.cohorts import CUT, MODEL, Cohort, equal_parts
 from fedprune.core.hashing import content_hash
+from fedprune.core.random import stream
 from fedprune.data.images import IntArray
-from fedprune.protocol.deriving import EDGE, RecoveryImages, Task
+from fedprune.protocol.answers import count_correct
+from fedprune.protocol.deriving import EDGE, Failure, RecoveryImages, Task, attempt
 from fedprune.protocol.server import Server
+from fedprune.protocol.storage import StoredModel
+from fedprune.vit.base import predict
+
+JUDGES = 8  # devices that are imitated where the number of cohorts is chosen
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,63 @@ class Shared:
 
 def share(server: Server, proxies: Mapping[int, IntArray]) -> list[Shared]:
     """Form cohorts of the devices whose own proxy sets are given, all at once, and say what each shares."""
-    found = []
-    for cohort in server.form_cohorts(proxies):
-        told = [server.reports[device].classes for device in cohort.members]
-        union = {number for classes in told for number in classes or ()}
-        proxy = equal_parts({device: proxies[device] for device in cohort.members}, server.world.seed)
-        found.append(Shared(cohort, proxy, None if None in told else tuple(sorted(union))))
-    return found
+    return [_shared(server, cohort, proxies) for cohort in server.form_cohorts(proxies, Judge(server, proxies))]
+
+
+def _shared(server: Server, cohort: Cohort, proxies: Mapping[int, IntArray]) -> Shared:
+    told = [server.reports[device].classes for device in cohort.members]
+    union = {number for classes in told for number in classes or ()}
+    proxy = equal_parts({device: proxies[device] for device in cohort.members}, server.world.seed)
+    return Shared(cohort, proxy, None if None in told else tuple(sorted(union)))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Says how often the models of cohorts are right on public validation images, as a few devices would choose them.
+
+    A device is imitated by as many images as its proxy set has, chosen from the validation cut as that is from the
+    pool, and asked the classes that it tells, or else those that are among them. No private image has a part in it.
+
+    Attributes:
+        server: Whose cohorts they are.
+        proxies: By device, its own proxy set.
+    """
+
+    server: Server
+    proxies: Mapping[int, IntArray]
+
+    def __call__(self, cohorts: Sequence[Cohort]) -> float:
+        """Return the mean accuracy of the models that the judges would get, in percent; 0 where one gets none."""
+        drawn = stream(self.server.world.seed, "cohorts", "judges").permutation(sorted(self.proxies))
+        judges = sorted(drawn[:JUDGES].tolist())
+        shared = [_shared(self.server, cohort, self.proxies) for cohort in cohorts if {*judges} & {*cohort.members}]
+        self.server.prepare([each.proxy for each in shared])
+        accuracies = dict.fromkeys(judges, 0.0)
+        for each in shared:
+            members = [device for device in judges if device in each.cohort.members]
+            for task in edge_tasks(self.server, each, self.proxies, members):
+                accuracies.update(self._accuracies(task, members))
+        return 100 * fmean(accuracies.values())
+
+    def _accuracies(self, task: Task, members: Sequence[int]) -> dict[int, float]:
+        """Return how often a model is right, for each of the judges that would get it; nothing where there is none."""
+        outcome = attempt(self.server, task)
+        if isinstance(outcome, Failure):
+            return {}
+        takers = members if self.server.options.cohorts.share == MODEL else [task.device]
+        return {device: self._accuracy(outcome.stored, device) for device in takers}
+
+    def _accuracy(self, stored: StoredModel, device: int) -> float:
+        world, images = self.server.world, self.server.world.public.validation
+        told = self.server.reports[device].classes
+        chosen = self.server.choose_validation(device, self.server.options.proxy_size)
+        asked = np.unique(images.labels[chosen]) if told is None else np.array(told)
+        of_these = np.isin(images.labels[chosen], asked)
+        chosen = chosen[of_these] if of_these.any() else np.flatnonzero(np.isin(images.labels, asked))
+        model, labels = stored.build().model, images.labels[chosen]
+        logits = predict(model, world.base.preprocess, images, chosen, precision=world.precision, device=world.compute)
+        right = count_correct(logits, labels, tuple(stored.card["classes"]), tuple(asked.tolist()))
+        return right / max(1, len(chosen))
 
 
 def edge_tasks(

@@ -14,7 +14,7 @@ from fedprune.core.files import write_json
 from fedprune.core.registry import register
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.reopen import Replay, reopen
-from fedprune.protocol.device import count_correct
+from fedprune.protocol.answers import count_correct
 from fedprune.study.measurement import Measurement, Number
 from fedprune.vit.base import predict
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedprune.cohorts.cohorts import Cohort, GroupingTask, equal_parts, meets, strictest
 from fedprune.cohorts.kmeans import KMeans, shared_out
 from fedprune.cohorts.none import NoCohorts
+from fedprune.core.errors import ConfigError
 from fedprune.devices.budget import Budget
 from fedprune.mixture.mixture import Mixture
 from fedprune.testing.spaces import clusters
@@ -114,6 +115,14 @@ def test_whoever_can_afford_no_cohort_is_left_out():
     assert KMeans(count=2, minimum=7).form(task) == []
 
 
+@pytest.mark.parametrize(("tolerance", "cohorts"), [(0.0, 6), (0.4, 6), (0.5, 3), (9.9, 3), (10.0, 1)])
+def test_models_are_halved_as_long_as_that_costs_no_more_than_the_tolerance(tolerance, cohorts):
+    task = replace(task_of(PAIRS), judge=lambda formed: {6: 90.0, 3: 89.5, 1: 80.0}[len(formed)])
+    assert KMeans(tolerance=tolerance).form(task) == KMeans(count=cohorts).form(task)
+    with pytest.raises(ConfigError, match="cohorts.tolerance needs a server that judges"):
+        KMeans(tolerance=tolerance).form(task_of(PAIRS))
+
+
 LIMITS = st.one_of(st.none(), st.integers(1, 3))
 BUDGETS = st.builds(Budget, params=LIMITS, macs=LIMITS)
 SHARES = st.lists(st.lists(st.integers(0, 119), min_size=1, max_size=6, unique=True), min_size=1, max_size=8)
@@ -179,7 +188,18 @@ def test_equal_parts_of_every_members_images(sets, seed):
             assert mine == all_mine or mine >= max(counts) - 1
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"fraction": 0.0}, {"fraction": 1.5}, {"by": "x"}, {"share": "x"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 0},
+        {"fraction": 0.0},
+        {"fraction": 1.5},
+        {"by": "x"},
+        {"share": "x"},
+        {"tolerance": -1.0},
+        {"count": 2, "tolerance": 1.0},
+    ],
+)
 def test_settings_that_no_run_could_use_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         KMeans(**wrong)

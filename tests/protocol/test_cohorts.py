@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedprune.cohorts.cohorts import GroupingTask
 from fedprune.cohorts.kmeans import KMeans
 from fedprune.core.errors import ConfigError, FedpruneError, ReportRejected
 from fedprune.experiment.compose import compose
@@ -13,6 +14,7 @@ from fedprune.protocol.deliveries import deliveries
 from fedprune.protocol.device import evaluate, make_report
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.round import ask, close_reports, end, take_evaluation, take_report
+from fedprune.protocol.sharing import Judge
 from fedprune.protocol.simulation import open_simulation
 
 DEVICES = 6
@@ -171,6 +173,28 @@ def test_who_is_left_out_is_refused_with_the_reason(go_through):
     assert {row.reason for row in state.rows.values()} == {
         "No cohort that is large enough (cohorts.minimum) has a model within its budget."
     }
+
+
+def test_a_tolerance_is_judged_on_public_validation_images_alone(go_through):
+    """One cohort a budget is formed where everything may be lost; no device takes part in what is judged."""
+    loose, _ = go_through(KMeans(tolerance=100.0))
+    assert {row.extra["cohort_size"] for row in loose.rows.values()} == {DEVICES // 2}
+    server = loose.server
+    proxies = {device: server.choose_proxy(device).indices for device in range(DEVICES)}
+    judge = Judge(server, proxies)
+    together = KMeans(count=1).form(task_of(server, proxies))
+    assert 50 < judge(together) <= 100
+    assert judge(together) == judge(list(reversed(together)))
+    assert judge([]) == 0
+
+
+def task_of(server, proxies):
+    reports = server.reports
+    return GroupingTask(
+        budgets={device: reports[device].budget for device in proxies},
+        mixtures={device: reports[device].mixture for device in proxies},
+        proxies=proxies, labels=server.images.labels, space=server.world.space, seed=0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("share", "models"), [("model", 3), ("cut", DEVICES)])

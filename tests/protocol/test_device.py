@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.protocol.device import count_correct
+from fedprune.protocol.answers import count_correct
 
 
 def test_only_the_classes_that_are_asked_are_answered():
