@@ -14,7 +14,7 @@ def render_run(record: Record, console: Console) -> None:
     summary = record.values["summary"]
     over = f"averages over {summary['measured']} of {summary['devices']} devices"
     if "models" in summary:
-        over += f", {summary['models']} models for {summary['cohorts']} cohorts"
+        over += f", cohorts: {summary['cohorts']}, models: {summary['models']}"
     least = (
         "MACs kept",
         "classes",
