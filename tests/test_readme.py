@@ -56,8 +56,9 @@ def test_every_run_composes(line):
 def test_every_compression_is_understood(line):
     parser = argparse.ArgumentParser()
     compress.add_arguments(parser)
-    words = parser.parse_args(shlex.split(line.split(" #")[0])[2:])
-    config = configure(words.model, words.heal, words.milliseconds, words.overrides)
+    words, behind = parser.parse_known_args(shlex.split(line.split(" #")[0])[2:])  # settings may stand behind options
+    assert not [word for word in behind if word.startswith("-")]
+    config = configure(words.model, words.heal, words.milliseconds, [*words.overrides, *behind])
     assert config.base.model == words.model
     limits = (words.removed, words.params, words.macs, words.memory, words.milliseconds)
     assert any(limit is not None for limit in limits)
