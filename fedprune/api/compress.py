@@ -151,6 +151,7 @@ def compress(
         stored.card,
         budget={name: limit for name, limit in asdict(budget).items() if limit is not None},
         measured=measured,
+        cut_from=Path(model).name if isinstance(model, str | Path) else type(model).__name__,
         learned_from=len(cut.public.pool),
         config={key: value for key, value in config.to_dict().items() if key in TOLD},
     )

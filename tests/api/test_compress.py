@@ -140,7 +140,7 @@ def test_the_command_writes_a_folder_of_a_model_and_its_card(glyphs, tmp_path, c
     assert "The images' classes are not used, and no accuracy is measured." in shown.err
     assert {path.name for path in out.iterdir()} == {"model.safetensors", "model.json", "model.md"}
     card = json.loads((out / "model.json").read_text())
-    assert card["config"]["seed"] == 1
+    assert (card["config"]["seed"], card["cut_from"]) == (1, "glyphs")
     assert str(tmp_path) not in (out / "model.json").read_text()
     assert "| parameters | 323,936 |" in (out / "model.md").read_text()
     assert fp.load_edge_model(out / "model.safetensors")(torch.zeros(1, 3, 32, 32)).shape == (1, 160)
