@@ -26,6 +26,7 @@ def config(tmp_path_factory):
         f"partition.devices={DEVICES}", "data.train_per_class=12", "data.test_per_class=4", "features.dimensions=8",
         "features.anchors=5", "mixture.components=2", "proxy_size=16", "oracle=false", "share_classes=true",
         "partition.choice=random", "partition.max_train=40", "partition.max_test=24", "budgets.removed=[0.5,0.7]",
+        "method.stream=as_is", "method.neurons=score",
         f"cache={tmp_path_factory.mktemp('cache')}",
     ])  # fmt: skip
 
