@@ -10,6 +10,8 @@ from fedprune.experiment.record import Record
 from fedprune.experiment.summary import accuracies
 from fedprune.report.style import COLOURS, GREY, new_figure, tidy_axes
 
+RASTERIZED = 500  # devices beyond which a drawing holds a picture of their dots, not every one of them
+
 
 def draw_accuracy(record: Record) -> Path:
     """Draw `accuracy.png` into the run's folder and return its path."""
@@ -35,4 +37,6 @@ def accuracy_against_budget(record: Record) -> Figure:
     axes.scatter(kept, rates["edge"], color=COLOURS[0], s=34, label="edge model", zorder=4)
     tidy_axes(axes, xlabel="parameters kept (% of the base)", ylabel="accuracy on private test images (%)")
     axes.legend(frameon=False, fontsize="small", loc="lower right")
+    for drawn in axes.collections:
+        drawn.set_rasterized(len(devices) > RASTERIZED)
     return figure

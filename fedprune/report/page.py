@@ -29,7 +29,7 @@ from fedprune.report.drawings import (
 from fedprune.report.figures_of_sweep import accuracy_of_cells
 from fedprune.report.pictures import show_rollout
 from fedprune.report.render import cell_text, notes
-from fedprune.report.run_table import budget_text, cohort_text, percent, trouble, whole
+from fedprune.report.run_table import MANY, budget_text, cohort_text, device_rows, percent, trouble, whole, worst
 from fedprune.report.scene import Scene
 from fedprune.report.table import build_table
 from fedprune.study.collect import collect
@@ -61,6 +61,9 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
     Raises:
         FedpruneError: the file cannot be written.
     """
+    if many := len(record.devices) > MANY:
+        table = device_rows(record.devices).to_csv(index=False)
+        write_text(path.with_suffix(".csv"), table)
     scene = _open_scene(record) if options.pictures else None
     shapes, config = _shapes(record), record.config.to_dict()
     write_text(
@@ -73,6 +76,8 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
             trouble=trouble(record.devices),
             scatter=inline_svg(accuracy_against_budget(record)),
             cards=_cards(record, scene, shapes),
+            quantiles=_quantiles(record) if many else [],
+            csv=path.with_suffix(".csv").name,
             proxies=_proxies(record, scene, options) if scene else [],
             rollout=_rollout(record, scene) if scene else None,
             private_images=options.private_images,
@@ -127,6 +132,12 @@ def _averages(record: Record) -> list[dict[str, Any]]:
     ]
 
 
+def _quantiles(record: Record) -> list[tuple[str, float]]:
+    """Return below which accuracy of the edge model so many devices lie."""
+    rates = accuracies(record.devices)["edge"].dropna()
+    return [(f"{100 * share:.0f} %", float(rates.quantile(share))) for share in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95)]
+
+
 def _shapes(record: Record) -> Mapping[int, Shape]:
     """Return the shape of every device's edge model, from the run's folder."""
     found = {}
@@ -136,9 +147,10 @@ def _shapes(record: Record) -> Mapping[int, Shape]:
 
 
 def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> list[dict[str, Any]]:
-    rates, models = accuracies(record.devices), labels_of(record.devices)
+    devices = worst(record.devices, MANY)
+    rates, models = accuracies(devices), labels_of(record.devices)
     cards = []
-    for (_, row), (_, rate) in zip(record.devices.iterrows(), rates.iterrows(), strict=True):
+    for (_, row), (_, rate) in zip(devices.iterrows(), rates.iterrows(), strict=True):
         device = int(row["device"])
         kept = None if pd.isna(row["params"]) else row["params"] / row["base_params"]
         card: dict[str, Any] = {

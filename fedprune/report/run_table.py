@@ -8,6 +8,8 @@ from fedprune.experiment.summary import ACCURACIES, accuracies, labels_of
 from fedprune.report.accuracy_figure import draw_accuracy
 from fedprune.report.laid_out import laid_out
 
+MANY, FEWER = 50, 20  # devices beyond which only the worst stand in a table, and how many those are
+
 
 def render_run(record: Record, console: Console) -> None:
     """Print a run's table, its averages and the paths of what was written."""
@@ -26,13 +28,22 @@ def render_run(record: Record, console: Console) -> None:
         "params kept",
     )
     width = console.width
-    console.print(laid_out(device_rows(record.devices), width, "devices", left=("task",), least=least))
+    shown = worst(record.devices, FEWER)
+    title = "devices" if len(shown) == len(record.devices) else f"the {len(shown)} devices that are right least often"
+    console.print(laid_out(device_rows(shown), width, title, left=("task",), least=least))
     console.print(laid_out(average_rows(record), width, over, left=("",), least=least))
     for line in trouble(record.devices):
         console.print(line, highlight=False)
     figure = draw_accuracy(record)
     written = ["record.json", "devices.parquet", "ledger.json", "reports/", figure.name]
     console.print(f"written to {record.folder}/: {', '.join(written)}", highlight=False, soft_wrap=True)
+
+
+def worst(devices: pd.DataFrame, shown: int) -> pd.DataFrame:
+    """Return all devices of a few, and of many the `shown` whose edge models are right least often."""
+    if len(devices) <= MANY:
+        return devices
+    return devices.loc[accuracies(devices)["edge"].sort_values(kind="stable").index[:shown]]
 
 
 def device_rows(devices: pd.DataFrame) -> pd.DataFrame:
@@ -73,9 +84,12 @@ def average_rows(record: Record) -> pd.DataFrame:
 
 
 def trouble(devices: pd.DataFrame) -> list[str]:
-    """Say of every device that has no edge model why."""
+    """Say of devices that have no edge model why; of many, of the first."""
     rows = devices[devices["status"] != "ok"]
-    return [f"device {row['device']} {row['status']}: {row['reason']}" for _, row in rows.iterrows()]
+    lines = [f"device {row['device']} {row['status']}: {row['reason']}" for _, row in rows[:MANY].iterrows()]
+    if len(rows) > MANY:
+        lines.append(f"and {len(rows) - MANY} more devices without an edge model; devices.parquet has all.")
+    return lines
 
 
 def whole(number: float | None) -> str:
