@@ -12,6 +12,7 @@ import pandas as pd
 
 from fedprune.core.errors import DataError
 from fedprune.core.files import write_atomic, write_json, write_text
+from fedprune.core.hashing import file_hash
 from fedprune.core.text import csv_text, describe
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.record import is_finished, read_record, versions
@@ -78,18 +79,33 @@ def render_again(study: Study, scale: str, path: Path) -> None:
 
 
 def note_runs(folder: Path, plan: Plan) -> None:
-    """Write down in `manifest.json` which runs a table or figure comes from, on what machine, how long they took."""
+    """Write down in `manifest.json` which runs a table or figure comes from, on what machine, how long they took.
+
+    What was measured on reports alone has no run: there stand the hashes of what was measured.
+    """
     records = [read_record(cell.folder) for cell in plan.cells if is_finished(cell.folder)]
+    measured = _measured_alone(plan)
     _note(
         folder,
         stem_of(plan.study),
         {
             "planned_runs": len(plan.cells),
             "run_seconds": round(sum(float(record.values["seconds"]) for record in records), 1),
-            "versions": _distinct(record.values["versions"] for record in records),
+            "versions": _distinct(record.values["versions"] for record in records) if records else versions(),
             "runs": {str(record.values["run"]): record.digest for record in records},
+            **({"measured_on_reports": measured} if measured else {}),
         },
     )
+
+
+def _measured_alone(plan: Plan) -> dict[str, str]:
+    """Return hashes of what was measured of cells that have not been run, by the id that their runs would have."""
+    found = {}
+    for reading in plan.readings:
+        measurement, folder = reading.metric.measurement, reading.cell.folder
+        if measurement is not None and not is_finished(folder) and (folder / measurement.file).is_file():
+            found[reading.cell.config.identity()] = file_hash(folder / measurement.file)
+    return found
 
 
 def note_picture(folder: Path, stem: str, config: RunConfig, seconds: float) -> None:
