@@ -126,9 +126,7 @@ def _join(state: Round, device: int, columns: Mapping[str, float | str], seconds
         take_back(state, device)
     state.rows[device].extra.update({**columns, "cohort_seconds": seconds})
     if not columns:
-        fail(
-            state, device, "No cohort that is large enough (cohorts.minimum) has a model within its budget.", "refused"
-        )
+        fail(state, device, LEFT_OUT, "refused")
 
 
 def _prepare(state: Round, cohorts: Sequence[Group], devices: Sequence[int]) -> None:
