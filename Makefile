@@ -9,7 +9,7 @@ export MKL_NUM_THREADS ?= 1
 
 .PHONY: run test test-slow test-portable check setup format
 
-run: setup
+run: .venv/runtime
 	$(BIN)/fedprune run
 
 test: check
@@ -35,7 +35,12 @@ format: setup
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+# What a run needs, and no extras: those are asked for where they are used.
+.venv/runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
+	touch $@
+
+.venv/installed: .venv/runtime
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	touch $@
