@@ -17,7 +17,6 @@ from fedprune.core.random import stream
 from fedprune.data.glyphs import Glyphs
 from fedprune.data.images import ArrayImages, IntArray
 from fedprune.devices.budget import Budget
-from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.protocol.storage import save_edge_model
 from fedprune.pruning.fedprune import Fedprune
@@ -25,8 +24,6 @@ from fedprune.pruning.method import PruningTask
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_params
-from fedprune.vit.surgery import cut
-from fedprune.vit.units import unpack
 
 KEPT = (0.8, 0.6, 0.4, 0.2)  # shares of the base's parameters, dealt to the devices in turn
 TARGETS = "10x at 100 devices, 100x at 1,000; 0.15 s a further device; 3 GB at 1,000 devices"
@@ -157,11 +154,9 @@ def _time_shared(
         task = method.in_coordinates(_task(arguments, base, images, evidence, proxy, device))
         scores = method.score(task)
         clock.stage("product")
-        keep = keep_within(
-            base.shape, unpack(scores, base.shape), task.budget, dimensions=method.dimensions, floors=method.floors
-        )
+        keep = method.search(task, scores)
         clock.stage("search")
-        edge = cut(task.base, keep)
+        edge = method.cut(task, keep)
         clock.stage("surgery")
         path = folder / "edge.safetensors"
         save_edge_model(path, edge)

@@ -72,7 +72,12 @@ STEP = 2e-4  # how far apart two of Adam's steps at 1e-4 may be where a gradient
 
 @pytest.mark.parametrize(
     ("recovery", "apart"),
-    [(LeastSquares(), 1e-4), (LeastSquares(head="leave_one_out"), 1e-4), (Heal(steps=2), 1e-4), (Finetune(), 5 * STEP)],
+    [
+        (LeastSquares(), 1e-4),
+        (LeastSquares(head="leave_one_out"), 1e-4),
+        (Heal(steps=2, learning_rate=2.5e-4), 1e-4),
+        (Finetune(), 5 * STEP),
+    ],
     ids=["least_squares", "leave_one_out", "heal", "finetune"],
 )
 def test_recovery(monkeypatch, recovery, apart):

@@ -51,7 +51,7 @@ class Bars(Observer):
         passes: Forward passes of images that the run takes beyond its pool's features, about, where that is known: as
             soon as the first features have been timed, the time of the whole run is estimated.
         clock: Seconds, for tests.
-        out: Where to say it.
+        out: Where to say it; `console` without.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Bars(Observer):
         quiet: bool,
         passes: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        out: Console = console,
+        out: Console | None = None,
     ) -> None:
-        self._out = out
+        self._out = out = out or console
         self._passes = None if quiet else passes
         self._progress = Progress(
             TextColumn("{task.description:<11}"),

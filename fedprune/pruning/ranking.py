@@ -117,7 +117,10 @@ class Ranking(Method):
             BudgetError: no legal model is small enough.
         """
         task = self.in_coordinates(task)
-        keep = self.search(task, self.score(task))
+        return self.cut(task, self.search(task, self.score(task)))
+
+    def cut(self, task: PruningTask, keep: Keep) -> EdgeModel:
+        """Cut what the search keeps; where a surgeon is asked for, it says which, of as many."""
         kinds = [kind for kind, how in (("mlp", self.neurons), ("attention", self.values)) if how == "obs"]
         return cut_by_surgeon(task, keep, kinds) if kinds else cut(task.base, keep)
 

@@ -156,6 +156,7 @@ def test_a_run_tells_of_features_evidence_and_training(tmp_path):
     heard = Heard()
     execute(config, heard)
     names = list(dict.fromkeys(word[0] for word in heard.words))
-    assert names == ["features", "reports", "evidence", "deriving", "evaluating"]
+    directions = "directions of the stream"
+    assert names == ["features", "reports", directions, "evidence", "deriving", "evaluating"]
     measured = sum(word[2] for word in heard.words if word[0] == "evidence" and len(word) == 3)
     assert measured > config.proxy_size / 2  # by image, not one step for all

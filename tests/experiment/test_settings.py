@@ -14,7 +14,17 @@ from tests.situations import saw
 
 TEXT = {  # names of files, columns, models and hosts: looked for before any work, and then missed in a sentence
     *("root", "folder", "hub", "train_file", "test_file", "train_split", "test_split", "image_column", "label_column"),
-    *("group_column", "train_folder", "test_folder", "suffixes", "train_list", "test_list", "file_column", "tasks"),
+    *(
+        "group_column",
+        "client_column",
+        "train_folder",
+        "test_folder",
+        "suffixes",
+        "train_list",
+        "test_list",
+        "file_column",
+        "tasks",
+    ),
     *("model", "weights", "class_map", "profile", "profiles", "traces", "address", "tls", "fonts"),
 }
 ANY_SIGN = {"seed", "pool_seed", "noise_seed", "mean", "cost_power", "layer_power", "significance"}

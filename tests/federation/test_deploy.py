@@ -21,7 +21,7 @@ def started(monkeypatch):
         configs.append(config)
         raise FedpruneError("That is far enough.")
 
-    monkeypatch.setattr("fedprune.experiment.run.execute", execute)
+    monkeypatch.setattr("fedprune.api.run.execute", execute)
     return configs
 
 

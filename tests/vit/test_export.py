@@ -216,7 +216,7 @@ def test_the_command_refuses_what_is_not_there(tmp_path, capsys):
     assert main(["export", run.name, "--runs", str(tmp_path / "runs")]) == 2
     assert "--device" in capsys.readouterr().err
     assert main(["export", run.name, "--device", "3", "--runs", str(tmp_path / "runs")]) == 2
-    assert "save_models=true" in capsys.readouterr().err
+    assert "holds no finished run" in capsys.readouterr().err
 
 
 def test_onnx_on_real_images(real_data: Path, tmp_path):
