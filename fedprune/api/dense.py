@@ -59,9 +59,7 @@ def _edge_model(path: Path) -> Base:
     stored = StoredModel.read(path)
     if stored.tokens:
         raise ModelError(f"{path} has a token reducer inside, which cannot be cut again. Compress the dense model.")
-    values = stored.card["preprocess"]
-    preprocess = Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
-    return Base.of(stored.build().model, preprocess)
+    return Base.of(stored.build().model, stored.preprocess)
 
 
 def _in_memory(model: nn.Module, how: Pretrained) -> Base:

@@ -47,7 +47,7 @@ class Origin:
     @cached_property
     def preprocess(self) -> Preprocess:
         """What turns image bytes into the model's input."""
-        return preprocess_of(self.stored)
+        return self.stored.preprocess
 
     def card(self) -> dict[str, Any]:
         """Return what the record knows about the model, and how often torch is right with it."""
@@ -111,12 +111,6 @@ class Origin:
             f"share right, only the device's {asked} classes asked": own,
             "images": len(self._shard.test),
         }
-
-
-def preprocess_of(stored: StoredModel) -> Preprocess:
-    """Return what turns image bytes into a stored model's input."""
-    values = stored.card["preprocess"]
-    return Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
 
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:

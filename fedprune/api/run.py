@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from fedprune.api.export import Exported, Form, export_device
-from fedprune.api.origin import preprocess_of
 from fedprune.api.progress import watched
 from fedprune.api.settings import single
 from fedprune.core.errors import DataError
@@ -101,7 +100,7 @@ class Run:
         name = f"device-{device:03d}.safetensors"
         if (self.folder / "models" / name).is_file():
             stored = check_model(self.record, name)
-            model, classes, preprocess = stored.build().model, stored.card["classes"], preprocess_of(stored)
+            model, classes, preprocess = stored.build().model, stored.card["classes"], stored.preprocess
         else:
             edge = reopen(self.folder, self.config).edge(device)
             model, classes, preprocess = edge.model, edge.classes, edge.preprocess

@@ -25,6 +25,7 @@ from fedprune.core.text import describe
 from fedprune.protocol.row import TIMES
 from fedprune.tokens.edge_model import PREFIX, rebuild
 from fedprune.vit.assemble import assemble
+from fedprune.vit.base import Preprocess
 from fedprune.vit.shape import Shape
 from fedprune.vit.surgery import EdgeModel
 
@@ -81,6 +82,12 @@ class StoredModel:
     def size(self) -> int:
         """Bytes of its tensors."""
         return sum(values.nbytes for values in self.tensors.values())
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What turns image bytes into its input, as its card says."""
+        values = self.card["preprocess"]
+        return Preprocess(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
