@@ -25,7 +25,7 @@ from fedprune.data.public import PublicImages
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import budget_without
 from fedprune.experiment.config import RunConfig
-from fedprune.protocol.deriving import RecoveryImages
+from fedprune.protocol.deriving import EDGE, RecoveryImages, Task
 from fedprune.protocol.public import PublicWorld
 from fedprune.protocol.server import Server
 from fedprune.protocol.storage import StoredModel
@@ -169,7 +169,7 @@ def derive(
     public = labelled(public, base, rows, config.precision, config.compute)
     server = Server(PublicWorld.of(config.setup(), public, base), config.server_options())
     validation = np.arange(len(public.validation)) if config.recovery.validates else None
-    return server.derive_within(0, server.world.pool, budget, rows, RecoveryImages(validation=validation))
+    return server.derive_within(Task(0, EDGE, server.world.pool, budget, rows, RecoveryImages(validation=validation)))
 
 
 def budget_of(

@@ -18,7 +18,7 @@ from fedprune.experiment.record import is_finished, read_record
 from fedprune.mixture.report import Report
 from fedprune.privacy.ledger import BudgetSpent
 from fedprune.protocol.deliveries import LEFT_OUT
-from fedprune.protocol.deriving import Task, derive
+from fedprune.protocol.deriving import Task
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.server import Server
 from fedprune.protocol.sharing import Shared, edge_tasks, share
@@ -101,7 +101,7 @@ class Replay:
 
     @lru_cache(maxsize=4)  # noqa: B019 (a cohort's members come one after the other)
     def _derived(self, owner: int) -> EdgeModel:
-        return derive(self.server, self._tasks[owner])
+        return self.server.derive_within(self._tasks[owner])
 
 
 def grouped_devices(devices: pd.DataFrame) -> list[int] | None:

@@ -94,15 +94,7 @@ Outcome = Derived | Failure
 class Deriver(Protocol):
     """Derives the models of one role: a server."""
 
-    def derive_within(
-        self,
-        device: int,
-        proxy: IntArray,
-        budget: Budget,
-        classes: tuple[int, ...] | None,
-        recovery: RecoveryImages = NOTHING,
-        cut_of: int | None = None,
-    ) -> EdgeModel:
+    def derive_within(self, task: Task) -> EdgeModel:
         """Derive one model."""
 
 
@@ -151,7 +143,7 @@ def attempt(deriver: Deriver, task: Task) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        edge = derive(deriver, task)
+        edge = deriver.derive_within(task)
         stored = StoredModel.of(edge)
         return Derived(stored, edge.params, edge.macs, edge.notes, time.perf_counter() - start)
     except (DiskError, OSError):
@@ -161,15 +153,6 @@ def attempt(deriver: Deriver, task: Task) -> Outcome:
     except Exception as error:
         logger.exception("device %d: no %s model", task.device, task.role)
         return Failure("failed", f"no {task.role} model: {describe(error)}")
-
-
-def derive(deriver: Deriver, task: Task) -> EdgeModel:
-    """Derive a model.
-
-    Raises:
-        BudgetError: no legal model is small enough for the task's budget.
-    """
-    return deriver.derive_within(task.device, task.proxy, task.budget, task.classes, task.recovery, task.cut_of)
 
 
 def status_of(error: FedpruneError) -> str:

@@ -14,10 +14,9 @@ from fedprune.core.hashing import content_hash
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import build, from_dict, to_dict
 from fedprune.data.images import ImageSet, IntArray
-from fedprune.devices.budget import Budget
 from fedprune.evidence.evidence import Evidence
 from fedprune.mixture.report import Report, check_report
-from fedprune.protocol.deriving import NOTHING, RecoveryImages
+from fedprune.protocol.deriving import EDGE, RecoveryImages, Task
 from fedprune.protocol.public import PublicWorld
 from fedprune.protocol.split import Splitting, split_budget
 from fedprune.proxy.selector import PrivateView, ProxySet, SelectionTask, Selector
@@ -190,50 +189,34 @@ class Server:
         Raises:
             BudgetError: no legal model is small enough for the device's budget.
         """
-        report = self.reports[device]
-        return self.derive_within(device, proxy, report.budget, report.classes, self.choose_recovery_images(device))
+        report, recovery = self.reports[device], self.choose_recovery_images(device)
+        return self.derive_within(Task(device, EDGE, proxy, report.budget, report.classes, recovery))
 
-    def derive_within(
-        self,
-        device: int,
-        proxy: IntArray,
-        budget: Budget,
-        classes: tuple[int, ...] | None,
-        recovery: RecoveryImages = NOTHING,
-        cut_of: int | None = None,
-    ) -> EdgeModel:
+    def derive_within(self, task: Task) -> EdgeModel:
         """Derive as `derive` does, from what of the device's report it follows from.
-
-        Args:
-            device: Whose it is.
-            proxy: Indices of the images that it is derived from.
-            budget: What it must not exceed.
-            classes: Classifier rows to keep; None keeps all.
-            recovery: What its recovery reads beside `proxy`.
-            cut_of: The cohort whose cut it is; None where it shares none.
 
         Raises:
             BudgetError: no legal model is small enough for the budget.
         """
-        world, options = self.world, self.options
-        task = PruningTask(
+        world, options, recovery = self.world, self.options, task.recovery
+        pruning = PruningTask(
             base=self.trained.base,
             images=self.images,
-            proxy=proxy,
+            proxy=task.proxy,
             pool=world.pool,
             evidence=self.evidence,
-            budget=budget,
-            classes=classes,
-            seed=stream_seed(world.seed, "derive", device if cut_of is None else cut_of),
+            budget=task.budget,
+            classes=task.classes,
+            seed=stream_seed(world.seed, "derive", task.device if task.cut_of is None else task.cut_of),
             validation=None if recovery.validation is None else world.public.validation.take(recovery.validation),
         )
-        if isinstance(options.tokens, NoReduction) and budget.latency is None:
-            edge = options.method.derive(task) if cut_of is None else self._cut(task)
-            learn = proxy if recovery.learn is None else recovery.learn
-            own = replace(task, proxy=learn, seed=stream_seed(world.seed, "derive", device))
+        if isinstance(options.tokens, NoReduction) and task.budget.latency is None:
+            edge = options.method.derive(pruning) if task.cut_of is None else self._cut(pruning)
+            learn = task.proxy if recovery.learn is None else recovery.learn
+            own = replace(pruning, proxy=learn, seed=stream_seed(world.seed, "derive", task.device))
             return options.recovery.recover(edge, own)
         split = split_budget(
-            task,
+            pruning,
             options.method,
             options.tokens,
             recovery=options.recovery,

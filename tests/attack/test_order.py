@@ -62,10 +62,10 @@ class World:
     def _once(self, owner, name, role):
         derive = getattr(owner, name)
 
-        def derived(device, *how):
-            key = device, role, content_hash(how)
+        def derived(asked):  # a device, or a task
+            key = role, content_hash(asked)
             if key not in self.models:
-                self.models[key] = derive(device, *how)
+                self.models[key] = derive(asked)
             return self.models[key]
 
         setattr(owner, name, derived)

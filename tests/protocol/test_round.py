@@ -150,7 +150,7 @@ def test_who_is_missing_or_silent_has_failed(simulation, state, calm):
 def test_a_model_that_cannot_be_derived(simulation, state, calm, monkeypatch, error, status, reason):
     derive = state.server.derive_within
     monkeypatch.setattr(
-        state.server, "derive_within", lambda device, *rest: failing(error)() if device == 1 else derive(device, *rest)
+        state.server, "derive_within", lambda task: failing(error)() if task.device == 1 else derive(task)
     )
     rows = go_through(simulation, state)
     assert (rows[1]["status"], rows[1]["reason"]) == (status, reason)
