@@ -1,6 +1,7 @@
 """What figures of measured numbers share: a row's points, its line, and the line's distance from another row's."""
 
 import math
+from collections.abc import Collection
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -52,10 +53,15 @@ def draw_line(axes: Axes, drawn: Points, number: int, label: str, band: bool = T
     axes.plot(places, [value.mean for value in found], color=colour, marker=marker, ms=4.5, lw=1.5, label=label)
     if max((value.seeds for value in found), default=0) < MINIMUM_SEEDS:
         for place, value in zip(places, values, strict=True):
-            axes.plot([place] * len(value.by_seed), list(value.by_seed.values()), ".", color=colour, ms=3, alpha=0.6)
+            draw_seeds(axes, place, value.by_seed.values(), colour)
     elif band and any(half(value) for value in found):
         low, high = ([value.mean + sign * half(value) for value in found] for sign in (-1, 1))
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def draw_seeds(axes: Axes, place: float, values: Collection[float], colour: str) -> None:
+    """Draw one small ring a seed: what stands in place of an interval where there are too few for one."""
+    axes.plot([place] * len(values), list(values), "o", mfc="none", mew=0.8, color=colour, ms=3)
 
 
 def half(value: Estimate) -> float:
@@ -76,9 +82,10 @@ def draw_differences(axes: Axes, study: Study, scale: str, tidy: pd.DataFrame) -
         drawn = points(study, by_label[label], columns, tidy, by_label[chosen["to"]])
         if drawn[0]:
             draw_line(axes, drawn, number, label)
-    tidy_axes(axes, xlabel=x_label(study), ylabel=f"{metric(study.metric).label}, less that of {chosen['to']}")
+    what, percent, _ = metric(study.metric).label.partition(" (%)")
+    unit = " (points)" if percent else ""
+    tidy_axes(axes, xlabel=x_label(study), ylabel=f"{what}{unit},\nless that of {chosen['to']}")
     log_places(axes, study, columns)
-    axes.legend(frameon=False, fontsize="small")
 
 
 def shown_rows(study: Study, scale: str, tidy: pd.DataFrame) -> list[str]:

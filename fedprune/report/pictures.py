@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedprune.core.errors import ConfigError
+from fedprune.report.names import in_prose
 from fedprune.report.scene import Scene
-from fedprune.report.style import COLOURS, GREY, new_figure, tidy_axes
+from fedprune.report.style import COLOURS, GREY, legend_beside, new_figure, tidy_axes
 from fedprune.study.study import Study
 from fedprune.vit.look import class_tokens, neuron_activations, rollout
 from fedprune.vit.units import unpack
@@ -51,7 +52,8 @@ def neuron_overlap(scene: Scene, _options: Options) -> Figure:
     shown = middle[:, order] / middle[:, order].max(1, keepdims=True)
     right.imshow(shown, aspect="auto", cmap="magma")
     right.set_yticks(range(len(rows)), [])
-    right.set(xlabel=f"block {len(blocks[0]) // 2}: neurons by mean importance", title="importance, by device")
+    title = f"importance in block {len(blocks[0]) // 2}, bright: high"
+    right.set(xlabel="neurons by mean importance", title=title)
     return figure
 
 
@@ -74,7 +76,7 @@ def task_relevance(scene: Scene, _options: Options) -> Figure:
     tidy_axes(
         axes, xlabel="block", ylabel="cosine similarity of two devices' importance", title="mean and range over pairs"
     )
-    axes.legend(frameon=False, fontsize="small")
+    legend_beside(figure)
     return figure
 
 
@@ -96,14 +98,14 @@ def embedding_importance(scene: Scene, _options: Options) -> Figure:
     for number, row in enumerate(values):
         again, colour = divmod(number, len(COLOURS))
         dashes = ("-", "--", ":")[again % 3]
-        axes.plot(row[order], color=COLOURS[colour], ls=dashes, lw=0.9, alpha=0.8, label=scene.tasks()[number])
+        axes.plot(row[order], color=COLOURS[colour], ls=dashes, lw=0.9, label=scene.tasks()[number])
     tidy_axes(
         axes,
         xlabel="embedding dimension, by mean importance",
         ylabel="share of importance",
         title=f"mean rank correlation between devices {agreement:.2f}",
     )
-    axes.legend(frameon=False, fontsize="x-small")
+    legend_beside(figure)
     return figure
 
 
@@ -123,7 +125,7 @@ def spectra(scene: Scene, _options: Options) -> Figure:
             axes.plot(range(1, len(share) + 1), 100 * share, lw=1.1, color=colours[number], label=f"block {number}")
         tidy_axes(axes, xlabel="singular values kept a head", title=title)
     figure.axes[0].set_ylabel("energy kept (%), mean over heads")
-    figure.axes[1].legend(frameon=False, fontsize="x-small")
+    legend_beside(figure)
     return figure
 
 
@@ -181,20 +183,22 @@ def tsne(scene: Scene, options: Options) -> Figure:
     device = int(options.get("device", 0))
     test = scene.shard(device).test
     chosen = scene.some(np.arange(len(test)), 240, "tsne")
-    labels = test.labels[chosen]
+    labels, names = test.labels[chosen], scene.simulation.public.public.classes
     inputs = scene.inputs(test.read(chosen))
     figure = new_figure(8.4, 5.4)
     grid = figure.subplots(2, 3)
     models: tuple[tuple[str, Any], ...] = (("base", scene.base.model), ("edge model", scene.edge(device).backbone))
-    colour = np.searchsorted(np.unique(labels), labels)
+    classes = np.unique(labels)
     for line, (name, model) in zip(grid, models, strict=True):
         depth = len(model.blocks)
         picked = [0, depth // 2, depth - 1]
         for axes, block, tokens in zip(line, picked, class_tokens(model, inputs, picked), strict=True):
             places = TSNE(random_state=0, init="pca", perplexity=min(30, len(tokens) / 4)).fit_transform(tokens)
-            axes.scatter(*places.T, c=colour, cmap="tab20", s=7)
+            for number, label in enumerate(classes):
+                axes.scatter(*places[labels == label].T, color=colormaps["tab20"](number % 20), s=7, label=names[label])
             axes.set(xticks=[], yticks=[], title=f"{name}, after block {block}")
-    figure.suptitle(f"device {scene.tasks()[device]}, coloured by class", fontsize=10)
+    figure.suptitle(f"test images of device {scene.tasks()[device]}", fontsize="medium")
+    legend_beside(figure)
     return figure
 
 
@@ -202,7 +206,7 @@ def widths(scene: Scene, options: Options) -> Figure:
     """Show how much of each block's widths methods keep, mean over devices."""
     kinds = ("heads", "qk", "v", "neurons")
     methods = list(options.get("methods", ["random", "fedprune"]))
-    figure = new_figure(2.6 * len(methods) + 0.6, 3.2)
+    figure = new_figure(2.4 * len(methods) + 2.2, 3.2)
     for axes, method in zip(figure.subplots(1, len(methods), sharey=True, squeeze=False)[0], methods, strict=True):
         values = scene.config.to_dict()
         other = Scene(type(scene.config).from_dict({**values, "method": {"name": method}}))
@@ -216,11 +220,14 @@ def widths(scene: Scene, options: Options) -> Figure:
                 full = base.blocks[block.block]
                 kept[block.block] += [getattr(shape, kind) / getattr(full, kind) for kind in kinds]
         for number, kind in enumerate(kinds):
-            axes.plot(100 * kept[:, number] / len(devices), marker="o", ms=3, color=COLOURS[number], label=kind)
+            axes.plot(
+                100 * kept[:, number] / len(devices), marker="o", ms=3, color=COLOURS[number], label=in_prose(kind)
+            )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        tidy_axes(axes, xlabel="block", title=f"{method}, embedding {100 * embed / len(devices):.0f} %", ylim=(-4, 104))
+        title = f"{in_prose(method)}, embedding {100 * embed / len(devices):.0f} %"
+        tidy_axes(axes, xlabel="block", title=title, ylim=(-4, 104))
     figure.axes[0].set_ylabel("kept (%)")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    legend_beside(figure)
     return figure
 
 

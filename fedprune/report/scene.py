@@ -10,6 +10,7 @@ from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.experiment.reopen import Replay
 from fedprune.protocol.private import PrivateShard
+from fedprune.report.names import in_prose
 from fedprune.vit.base import Base
 from fedprune.vit.surgery import EdgeModel
 
@@ -68,4 +69,4 @@ class Scene(Replay):
     def tasks(self) -> list[str]:
         """Return a readable name of each device's task."""
         rows = self.simulation.true_rows()
-        return [f"{row.device}: {row.task or f'{row.classes} classes'}" for row in rows]
+        return [f"{row.device}: {in_prose(row.task) or f'{row.classes} classes'}" for row in rows]

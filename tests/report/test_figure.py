@@ -70,19 +70,21 @@ def test_lines_are_means_over_seeds_and_bands_their_intervals():
 def test_two_seeds_have_their_points_and_no_band():
     figure = draw(study(), "glyphs", tidy().query("seed < 2"))
     assert not figure.axes[0].collections
-    points = [list(line.get_ydata()) for line in figure.axes[0].lines if line.get_marker() == "."]
+    points = [list(line.get_ydata()) for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert points == [[50, 52], [70, 70]]
     assert figure.get_supxlabel() == "2 seeds, each a small point: too few for intervals"
 
 
 def test_differences_are_drawn_beside_with_the_only_bands():
     chosen = study(drawing={"kind": "lines", "differences": {"to": "mark"}})
-    left, right = draw(chosen, "glyphs", tidy()).axes
+    figure = draw(chosen, "glyphs", tidy())
+    left, right = figure.axes
     assert not left.collections
     assert {line.get_label(): list(line.get_ydata()) for line in right.lines}["ours"] == [-29, -11]
     # by seed -30, -29 and -28 at 1; -10, -11 and -12 at 4
     assert band(right) == pytest.approx((-29 - HALF / 2, -11 + HALF / 2))
-    assert right.get_ylabel() == "accuracy (%), less that of mark"
+    assert right.get_ylabel() == "accuracy (points),\nless that of mark"
+    assert [text.get_text() for text in figure.legends[0].texts] == ["ours", "mark"]
     with pytest.raises(ValueError, match="differences are drawn of the row 'theirs', which is not there"):
         study(drawing={"kind": "lines", "differences": {"to": "theirs"}})
 
@@ -107,15 +109,17 @@ def test_a_mark_at_one_measured_place_is_a_line_across():
 
 def test_the_ceiling_is_what_differential_privacy_allows():
     figure = draw(study(drawing={"kind": "lines", "ceiling": 0.01, "delta": 1e-5}), "glyphs", tidy())
-    places, values = lines_of(figure)["ceiling"]
+    places, values = lines_of(figure)["ceiling that epsilon allows"]
     assert places[0] == pytest.approx(1)
     assert values[0] == pytest.approx(0.01 * math.e + 1e-5)
 
 
-def test_points_stand_where_both_numbers_say_and_tell_their_column():
-    axes = draw(study(x_metric=ATTACK, drawing={"kind": "points"}), "glyphs", tidy()).axes[0]
-    places = {text.get_text(): text.xy for text in axes.texts}
-    assert places == {"1": (0.01, 52), "4": (0.02, 70)}
+def test_points_stand_where_both_numbers_say_a_panel_a_row_and_the_ends_tell_their_column():
+    figure = draw(study(x_metric=ATTACK, drawing={"kind": "points"}), "glyphs", tidy())
+    (axes,) = figure.axes
+    assert axes.get_title() == "ours"
+    assert {text.get_text(): text.xy for text in axes.texts} == {"1": (0.01, 52), "4": (0.02, 70)}
+    assert [text.get_text() for text in figure.legends[0].texts] == ["mark"]
 
 
 def test_a_heat_map_writes_each_mean_and_half_interval():
@@ -129,12 +133,30 @@ def test_another_kind_is_refused():
         draw(study(drawing={"kind": "rollout"}), "glyphs", tidy())
 
 
-def test_bars_stand_in_groups_a_column_one_a_row():
-    drawn = study(drawing={"kind": "bars"})
-    axes = draw(drawn, "glyphs", tidy()).axes[0]
-    mark, ours = (container for container in axes.containers if hasattr(container, "patches"))
-    assert [bar.get_height() for bar in mark.patches] == [81, 81]
-    assert [bar.get_height() for bar in ours.patches] == [52, 70]
-    centres = [bar.get_x() + bar.get_width() / 2 for bar in (*mark.patches, *ours.patches)]
-    assert centres == pytest.approx([-0.2, 0.8, 0.2, 1.2])
+def test_groups_have_a_point_a_row_with_its_interval():
+    figure = draw(study(drawing={"kind": "groups"}), "glyphs", tidy())
+    axes = figure.axes[0]
+    places = [tuple(map(float, line.get_xydata()[0])) for line in axes.lines if len(line.get_xdata()) == 1]
+    assert {(-0.125, 81), (0.875, 81), (0.125, 52), (1.125, 70)} <= set(places)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "4"]
+    bars = [bar.get_segments()[0][:, 1] for bar in axes.collections]
+    assert [52 - HALF, 52 + HALF] in [pytest.approx(list(bar)) for bar in bars]
+
+
+def rings(figure) -> list[list[float]]:
+    return [list(line.get_ydata()) for axes in figure.axes for line in axes.lines if line.get_mfc() == "none"]
+
+
+@pytest.mark.parametrize(
+    ("drawing", "extra"),
+    [
+        ({"kind": "groups"}, {}),
+        ({"kind": "lines", "differences": {"to": "mark"}}, {}),
+        ({"kind": "points"}, {"x_metric": ATTACK}),
+    ],
+)
+def test_two_seeds_have_no_band_and_no_bar_in_any_drawing(drawing, extra):
+    frame = pd.concat([tidy(), tidy().query("metric == @ATTACK").assign(seed=1)]).query("seed < 2")
+    figure = draw(study(drawing=drawing, **extra), "glyphs", frame)
+    assert not any(axes.collections for axes in figure.axes)
+    assert rings(figure)

@@ -13,6 +13,7 @@ from fedprune.report.prose import render_page
 from fedprune.report.results import committed, read_csv, render_again, write_csv
 from fedprune.report.style import save
 from fedprune.study.study import read_study
+from tests.report.texts import identifiers_in, texts_of
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -39,7 +40,9 @@ def test_a_committed_page_follows_from_its_template_and_numbers(template):
 
 @pytest.mark.parametrize(("name", "scale", "path"), committed(RESULTS, "figure"))
 def test_a_committed_figure_can_be_drawn_from_its_numbers(name, scale, path, tmp_path):
-    for file in save(draw(read_study(name), scale, read_csv(path)), tmp_path / path.stem):
+    figure = draw(read_study(name), scale, read_csv(path))
+    assert not any(map(identifiers_in, texts_of(figure)))
+    for file in save(figure, tmp_path / path.stem):
         assert file.stat().st_size > 5000
 
 

@@ -17,6 +17,7 @@ from fedprune.study.collect import collect, missing
 from fedprune.study.names import study_names
 from fedprune.study.plan import Plan
 from fedprune.study.study import Study, read_study
+from tests.report.texts import identifiers_in, texts_of
 
 NAMES = sorted(study_names())
 MEASURED = [name for name in NAMES if read_study(name).drawing.get("kind") not in PICTURES]
@@ -72,3 +73,4 @@ def test_every_picture_is_drawn(name, folders):
     study = read_study(name)
     figure = draw_picture(study, Scene(configure(study.common("glyphs", smoke=True), folders)))
     assert any(axes.has_data() or axes.images for axes in figure.axes)
+    assert not any(map(identifiers_in, texts_of(figure)))
