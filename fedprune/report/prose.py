@@ -17,8 +17,9 @@ from fedprune.report.claims import counts, markdown_of
 from fedprune.report.numbers import Numbers, beside, read_measured, span, unmeasured
 from fedprune.report.render import markdown_grid
 
-SHOWN = "shown.md.j2"  # the part of README.md between the two marks
-MARKS = ("<!-- shown: rendered from results/shown.md.j2 -->\n", "<!-- /shown -->\n")
+# Templates of a part of a page beside `results/`, which stands there between two marks.
+PARTS = {"shown.md.j2": "README.md", "mechanisms.md.j2": "docs/privacy.md"}
+MARKS = ("<!-- shown: rendered from results/{} -->\n", "<!-- /shown -->\n")
 
 
 def write_pages(results: Path) -> list[Path]:
@@ -35,11 +36,11 @@ def write_pages(results: Path) -> list[Path]:
 
 def render_page(results: Path, template: Path) -> tuple[Path, str]:
     """Return a template's page and the text that it must have."""
-    text = render(results, template)
-    if template != results / SHOWN:
+    text, name = render(results, template), template.relative_to(results).as_posix()
+    if name not in PARTS:
         return template.with_suffix(""), text
-    readme = results.parent / "README.md"
-    return readme, between_marks(readme.read_text(encoding="utf-8"), text)
+    page = results.parent / PARTS[name]
+    return page, between_marks(page.read_text(encoding="utf-8"), text, name)
 
 
 def render(results: Path, template: Path) -> str:
@@ -80,13 +81,14 @@ def claim(sentence: str, holds: bool) -> str:
     return sentence
 
 
-def between_marks(page: str, text: str) -> str:
-    """Put `text` between the two marks of a page.
+def between_marks(page: str, text: str, template: str) -> str:
+    """Put `text` between the two marks that a page has for a template.
 
     Raises:
         DataError: the page has not both marks, in this order.
     """
-    pattern = re.compile(f"({re.escape(MARKS[0])}).*?({re.escape(MARKS[1])})", re.S)
+    first, last = (mark.format(template) for mark in MARKS)
+    pattern = re.compile(f"({re.escape(first)}).*?({re.escape(last)})", re.S)
     if not pattern.search(page):
-        raise DataError(f"README.md lacks the marks {MARKS[0].strip()} and {MARKS[1].strip()}.")
+        raise DataError(f"The page of {template} lacks the marks {first.strip()} and {last.strip()}.")
     return pattern.sub(lambda marks: marks[1] + text + marks[2], page)

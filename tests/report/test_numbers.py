@@ -144,8 +144,9 @@ def test_a_benchmarks_files_are_read_as_what_they_are(results):
     assert render(results, results / "page.md.j2") == "0.5 2 1.25 to 3.00"
 
 
-def test_the_readme_is_written_between_its_marks():
-    page = f"before\n{MARKS[0]}old\n{MARKS[1]}after\n"
-    assert between_marks(page, "new \\1\n") == f"before\n{MARKS[0]}new \\1\n{MARKS[1]}after\n"
+def test_a_part_of_a_page_is_written_between_its_marks():
+    first, last = MARKS[0].format("a.md.j2"), MARKS[1]
+    page = f"before\n{first}old\n{last}after\n"
+    assert between_marks(page, "new \\1\n", "a.md.j2") == f"before\n{first}new \\1\n{last}after\n"
     with pytest.raises(DataError, match="lacks the marks"):
-        between_marks("before\nafter\n", "new\n")
+        between_marks(page, "new\n", "b.md.j2")

@@ -61,7 +61,7 @@ def test_results_have_one_form():
     """`results/<paper or benchmark>/<scale>/<file>`, and pages with their templates at the top."""
     paths = [path.relative_to(RESULTS) for path in RESULTS.rglob("*") if path.is_file()]
     pages = {path.name for path in paths if len(path.parts) == 1}
-    templates = {"README.md.j2", "claims.md.j2", "shown.md.j2", "timings.md.j2"}
+    templates = {"README.md.j2", "claims.md.j2", "mechanisms.md.j2", "shown.md.j2", "timings.md.j2"}
     assert pages == {"README.md", "claims.md", "timings.md"} | templates
     assert {len(path.parts) for path in paths} == {1, 3}
 
