@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow test-portable check setup format
+.PHONY: run test test-slow test-portable check docs setup format
 
 run: .venv/runtime
 	$(BIN)/fedprune run
@@ -28,6 +28,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# One site of the pages, the results and the reference: build/docs/index.html. A warning is an error.
+docs: .venv/runtime
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . build/docs
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -22,7 +22,7 @@ from tests.situations import saw
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.md")))]
 COMMANDS = sorted(
     {line.strip() for text in DOCUMENTS for line in re.findall(r"^ *(?:\w+=\S+ )?fedprune .*$", text, re.M)}
 )

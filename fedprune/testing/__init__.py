@@ -119,9 +119,11 @@ def check_attack(attack: Any) -> None:
 def parametrize_with_checks(kind: str, options: Iterable[Any]) -> "pytest.MarkDecorator":
     """Return pytest's mark that gives a test `option` and `check`, a case for each check of each option.
 
-    @parametrize_with_checks("method", [Quiet()])
-    def test_quiet(option, check):
-        check(option)
+    It stands above the test:
+
+        @parametrize_with_checks("method", [Quiet()])
+        def test_quiet(option, check):
+            check(option)
     """
     import pytest
 

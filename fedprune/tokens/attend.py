@@ -56,7 +56,7 @@ class Attended:
 
     @cached_property
     def metric(self) -> Tensor:
-        """(batch, tokens, qk) mean key over heads: what token merging compares (ToMe, section 3)."""
+        """(batch, tokens, qk) mean key over heads, which token merging compares (ToMe, section 3)."""
         return self.key.mean(1)
 
 
