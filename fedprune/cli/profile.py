@@ -1,4 +1,4 @@
-"""Measure this machine and write a device profile with a latency model for each runtime."""
+"""Measure this machine: a device profile with a latency model for each runtime, or a token selector's latency table."""
 
 import argparse
 from pathlib import Path
@@ -17,13 +17,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="wall time of the measurement of one runtime")
     parser.add_argument("--title", help="title of the profile")
     parser.add_argument("--output", type=Path, default=Path("this-machine.yaml"), help="the profile to write")
+    parser.add_argument(
+        "--tokens",
+        nargs="+",
+        metavar="key=value",
+        help="settings of a run, e.g. tokens=spvit: measure a latency table of its token selector in its base instead, "
+        "in the first of the runtimes, for tokens.latency.table",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the errors, write the profile and end with one JSON line."""
+    """Measure what was asked for, write it, and end with one JSON line."""
+    return _profile(arguments) if arguments.tokens is None else _tokens(arguments)
+
+
+def _tokens(arguments: argparse.Namespace) -> int:
+    """Measure a latency table."""
+    from fedprune.core.errors import ConfigError
+    from fedprune.experiment.compose import compose
+
+    config = compose(arguments.tokens)
+
     import json
     import os
+
+    import numpy as np
+
+    from fedprune.core.registry import to_dict
+    from fedprune.data.public import cut_public
+    from fedprune.devices.token_latency import measure_table
+    from fedprune.tokens.dynamicvit import LearnedReducer
+
+    name = to_dict(config.tokens)["name"]
+    if not isinstance(config.tokens, LearnedReducer):
+        raise ConfigError(f"tokens={name} has no selector whose places a table could choose. Say tokens=spvit.")
+    dataset = config.data.load()
+    base = config.base.load(cut_public(dataset, config.partition.split(dataset, config.seed)), Path(config.cache))
+    found = measure_table(
+        config.tokens,
+        name,
+        base.shape,
+        arguments.runtimes[0],
+        arguments.title or _machine(),
+        arguments.shapes,
+        arguments.seconds,
+    )
+    found.table.save(arguments.output)
+    error = float(np.median(found.errors))
+    print(
+        f"{arguments.runtimes[0]}: median error {error:.1%} on {len(found.errors)} models held out; limits leave "
+        f"{found.table.margin:.1%} free"
+    )
+    line = {"table": str(arguments.output), "load_average": round(os.getloadavg()[0], 1)}
+    print(json.dumps({**line, "median_error_percent": round(100 * error, 2)}))
+    return 0
+
+
+def _machine() -> str:
+    import os
     import platform
+
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread"
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    """Measure a device profile."""
+    import json
+    import os
 
     import numpy as np
 
@@ -51,9 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"with MACs alone {np.median(result.mac_only_errors):.1%}; limits leave {result.latency.margin:.1%} free; "
             f"the measurement repeats to {result.repeatability:.1%}"
         )
-    processor = platform.processor() or platform.machine()
     profile = DeviceProfile(
-        arguments.title or f"{processor}, {os.cpu_count()} cores, one thread",
+        arguments.title or _machine(),
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         uplink=100e6,
         downlink=100e6,

@@ -1,139 +1,124 @@
-"""SPViT's latency side: a measured table of times against tokens, and ratios that meet a limit in milliseconds.
+"""Measure a latency table on this machine: times of whole models with selectors at drawn places, and of their parts.
 
-The published code has none of it; this follows the paper's description (Kong et al., ECCV 2022, section 4). The
-block-to-stage search, which trains a selector in front of every block in turn, is not built.
+A part by itself is faster than in a model, whose weights do not all stay in the caches. So whole models are timed, in
+turns, and the times of their parts are those that explain them best: a fit with coefficients that are not negative.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from scipy.optimize import nnls
 
-from fedprune.core.errors import BudgetError
+from fedprune.core.random import stream
+from fedprune.devices.profiling import model_runners, random_model
 from fedprune.devices.timing import interleaved
-from fedprune.tokens.reducer import Stage
-from fedprune.tokens.state import Tokens
+from fedprune.tokens.counts import token_counts
+from fedprune.tokens.latency import LatencyTable, at_blocks
+from fedprune.tokens.reduced import ReducedModel, reduce
+from fedprune.tokens.reducer import Staged
 from fedprune.vit.shape import Shape
+
+FloatArray = NDArray[np.float64]
+POINTS = 5  # of the table
+MOST_STAGES = 3
 
 
 @dataclass(frozen=True)
-class LatencyTable:
-    """Seconds for some shares of the patch tokens (the paper's latency-sparsity table), linear between them.
+class Tabulated:
+    """A measured table, and how well it tells the times of models that it was not fitted to.
 
     Attributes:
-        ratios: Kept shares of the patch tokens, rising.
-        seconds: Seconds of a block that so many tokens enter.
-        selector: Seconds of a selector, its package and the gathering included, that so many tokens enter; empty
-            means that it takes no time.
+        table: Fitted to all models; its margin is the largest share by which a model that was held out took longer than
+            a table of the other half said.
+        errors: (models,) relative errors of tables that were fitted to the other half alone.
+        milliseconds: (models,) medians.
     """
 
-    ratios: tuple[float, ...]
-    seconds: tuple[float, ...]
-    selector: tuple[float, ...] = field(default=())
-
-    def __post_init__(self) -> None:
-        """Refuse a table that does not rise or has gaps."""
-        if len(self.ratios) != len(self.seconds) or len(self.ratios) < 2 or list(self.ratios) != sorted(self.ratios):
-            raise ValueError("a latency table needs rising ratios, at least two, and one time for each")
-        if self.selector and len(self.selector) != len(self.ratios):
-            raise ValueError("a latency table needs one time of the selector for each ratio, or none at all")
-
-    def block(self, ratio: float) -> float:
-        """Return the seconds of a block at `ratio`."""
-        return float(np.interp(ratio, self.ratios, self.seconds))
-
-    def stage(self, ratio: float) -> float:
-        """Return the seconds of a selector that `ratio` of the tokens enter."""
-        return float(np.interp(ratio, self.ratios, self.selector)) if self.selector else 0.0
-
-    def model(self, depth: int, places: Sequence[int], shares: Sequence[float]) -> float:
-        """Return the seconds of `depth` blocks with stages at `places` that leave `shares` of the patch tokens.
-
-        A stage that keeps as much as entered is not there and takes no time.
-        """
-        left, selectors, entering = [1.0] * depth, 0.0, 1.0
-        for place, share in zip(places, shares, strict=True):
-            if share < entering:
-                selectors += self.stage(entering)
-            left[place:] = [share] * (depth - place)
-            entering = share
-        return selectors + sum(map(self.block, left))
+    table: LatencyTable
+    errors: FloatArray
+    milliseconds: FloatArray
 
 
 def measure_table(
-    block: nn.Module, shape: Shape, ratios: Sequence[float], stage: Stage | None = None, repeats: int = 9
-) -> LatencyTable:
-    """Measure the table on this machine, batch size 1, one thread; all are interleaved and medians taken.
+    reducer: Staged, name: str, shape: Shape, runtime: str, title: str, models: int = 32, seconds: float = 60.0
+) -> Tabulated:
+    """Measure the latency table of a base of `shape`, at batch size 1, in one thread.
 
     Args:
-        block: A block of the model.
-        shape: Shape of the model.
-        ratios: Kept shares of the patch tokens.
-        stage: A selector made for a model of that shape; where it is given, its time is measured too, that of its
-            package and of gathering what it keeps included.
-        repeats: How often each is run.
+        reducer: Whose selectors are timed.
+        name: Its name.
+        shape: Of the base.
+        runtime: `torch` or `onnxruntime`.
+        title: What to call the machine.
+        models: How many are timed.
+        seconds: For about how long.
     """
-    ordered = sorted(ratios)
-    inputs = [torch.randn(1, shape.prefix_tokens + round(ratio * shape.patches), shape.embed) for ratio in ordered]
-    tasks = [partial(block, tokens) for tokens in inputs]
-    if stage is not None:
-        tasks += [partial(_select, stage, Tokens(tokens, shape.prefix_tokens)) for tokens in inputs]
-    with torch.inference_mode():
-        times = np.median(interleaved(tasks, rounds=(repeats, repeats)), axis=0).tolist()
-    return LatencyTable(tuple(ordered), tuple(times[: len(ordered)]), tuple(times[len(ordered) :]))
+    drawn = random_models(reducer, shape, models)
+    pixels = torch.zeros(1, 3, shape.image_size, shape.image_size)
+    calls = model_runners([(model, model.shape) for model in drawn], runtime, pixels)
+    times = 1000 * np.median(interleaved(calls, seconds=seconds), axis=0)
+    tokens = np.unique(np.linspace(shape.prefix_tokens + 1, shape.tokens, POINTS).astype(int))
+    rows = np.stack([parts(model, tokens) for model in drawn])
+    predicted = np.empty(models)
+    for held, others in ((slice(1, None, 2), slice(None, None, 2)), (slice(None, None, 2), slice(1, None, 2))):
+        predicted[held] = rows[held] @ _fit(rows[others], times[others])
+    found = _fit(rows, times)
+    block, selector = (np.cumsum(part) for part in np.split(found[1:], 2))
+    table = LatencyTable(
+        title=title,
+        runtime=runtime,
+        reducer=name,
+        embed=shape.embed,
+        depth=len(shape.blocks),
+        tokens=tuple(tokens.tolist()),
+        block=tuple(block.tolist()),
+        selector=tuple(selector.tolist()),
+        rest=float(found[0]),
+        margin=max(0.0, float((times / predicted).max()) - 1),
+    )
+    return Tabulated(table, np.abs(predicted / times - 1), times)
 
 
-def _select(stage: Stage, tokens: Tokens) -> Tokens:
-    length = tokens.x.shape[1]
-    return stage.before(tokens).compact(min(length, stage.count_before(length, tokens.protected)))
+def random_models(reducer: Staged, shape: Shape, count: int) -> list[ReducedModel]:
+    """Draw models of the base's widths: whole or half as deep, with up to three selectors, the first without any."""
+    random = stream(0, "models of a latency table")
+    found = []
+    for index in range(count):
+        halved = index % 6 >= 4  # in pairs, so that both halves of the models have them
+        depth = max(1, len(shape.blocks) // 2) if halved else len(shape.blocks)
+        part = replace(shape, blocks=shape.blocks[:depth])
+        stages = 0 if index < 2 else int(random.integers(1, min(MOST_STAGES, depth) + 1))
+        blocks = np.sort(random.choice(depth, stages, replace=False)).tolist()
+        shares = np.sort(random.uniform(1 / shape.patches, 1, stages))[::-1].tolist()
+        model = random_model(part, index)
+        found.append(reduce(model, part, at_blocks(reducer, part, list(zip(blocks, shares, strict=True)))))
+    return found
 
 
-def ratios_within(
-    table: LatencyTable,
-    depth: int,
-    places: Sequence[int],
-    limit: float,
-    start: Sequence[float] | None = None,
-) -> tuple[float, ...]:
-    """Return the largest ratios whose blocks and selectors together take at most `limit` seconds.
+def parts(model: ReducedModel, tokens: Sequence[int] | NDArray[np.int64]) -> FloatArray:
+    """Return how often a model has each part of a table: the rest, then blocks and selectors by points of `tokens`.
 
-    The ratios are start_i^t, t the smallest exponent that meets the limit: all of one family, from everything (t = 0)
-    over `start` (t = 1) to nothing. Put them into `spvit` as `ratios`: the ratio loss is then the paper's
-    latency-sparsity loss, sum_i (1 - rho_i - mean share that goes)^2.
-
-    Args:
-        table: The device's table.
-        depth: Number of blocks.
-        places: Blocks in front of which stages stand.
-        limit: Seconds.
-        start: One falling ratio below 1 for each stage; powers of one half by default, whose family are the powers
-            keep, keep^2, keep^3 of every keep.
-
-    Raises:
-        BudgetError: even the smallest ratio of the table is too slow.
-        ValueError: `start` does not fall, or has not one ratio for each place.
+    Of both the first number is how many there are, and the others how much of each interval of tokens enters them: what
+    a table that does not fall is a sum of.
     """
-    first = tuple(start or (0.5 ** (index + 1) for index in range(len(places))))
-    falls = list(first) == sorted(first, reverse=True) and all(0 < each < 1 for each in first)
-    if len(first) != len(places) or not falls:
-        raise ValueError(f"start is {first}; give one falling ratio between 0 and 1 for each of {len(places)} stages")
+    stages = model.at
+    counts = token_counts(model.shape, stages)
+    attending = [counts[index][1] for index in range(len(counts))]
+    entering = [counts[index][0] for index in stages]
+    return np.concatenate(([1.0], _climb(attending, tokens), _climb(entering, tokens)))
 
-    def family(exponent: float) -> tuple[float, ...]:
-        return tuple(float(each**exponent) for each in first)
 
-    def seconds(exponent: float) -> float:
-        return table.model(depth, places, family(exponent))
+def _climb(counts: Sequence[int], tokens: Sequence[int] | NDArray[np.int64]) -> FloatArray:
+    knots, found = np.asarray(tokens, dtype=np.float64), np.zeros(len(tokens))
+    for count in counts:
+        found += np.concatenate(([1.0], np.clip((count - knots[:-1]) / np.diff(knots), 0, 1)))
+    return found
 
-    low, high = 0.0, float(np.log(table.ratios[0]) / np.log(first[0]))  # at `high` the first stage keeps the least
-    if seconds(high) > limit:
-        raise BudgetError(
-            f"The blocks take at least {1000 * seconds(high):.3g} ms with these stages, over the limit of "
-            f"{1000 * limit:.3g} ms. Raise the limit or put the stages further in front."
-        )
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if seconds(middle) <= limit else (middle, high)
-    return family(low if seconds(low) <= limit else high)
+
+def _fit(rows: FloatArray, times: FloatArray) -> FloatArray:
+    """Fit by non-negative least squares on the relative error."""
+    coefficients, _ = nnls(rows / times[:, None], np.ones(len(rows)))
+    return np.asarray(coefficients)

@@ -136,6 +136,8 @@ class RunConfig:
             del values["clock"]
         if isinstance(self.tokens, NoReduction) and self.tokens.train != "all":  # nothing to train
             del values["tokens"]
+        elif "latency" in values["tokens"] and values["tokens"]["latency"]["milliseconds"] is None:
+            del values["tokens"]["latency"]
         if isinstance(self.tokens, NoReduction) and self.splitting.profile is None:  # nothing to split
             del values["splitting"]
         if isinstance(self.cohorts, NoCohorts):

@@ -24,7 +24,8 @@ from fedprune.pruning.method import Method, PruningTask
 from fedprune.recovery.recovery import Recovery
 from fedprune.tokens.none import NoReduction
 from fedprune.tokens.reducer import Reducer
-from fedprune.tokens.training import Public, Trained, trained
+from fedprune.tokens.trained import Trained, trained
+from fedprune.tokens.training import Public
 from fedprune.vit.surgery import EdgeModel
 
 OPTIONS = ("selector", "cohorts", "method", "recovery", "tokens")
@@ -215,18 +216,21 @@ class Server:
             learn = task.proxy if recovery.learn is None else recovery.learn
             own = replace(pruning, proxy=learn, seed=stream_seed(world.seed, "derive", task.device))
             return options.recovery.recover(edge, own)
+        done, splitting = self.trained, options.splitting
+        if done.reducer != options.tokens:  # its strength follows from a limit, and nothing else is tried
+            splitting = replace(splitting, ratios=(done.reducer.keep,))
         split = split_budget(
             pruning,
             options.method,
-            options.tokens,
+            done.reducer,
             recovery=options.recovery,
-            parameters=self.trained.parameters,
+            parameters=done.parameters,
             teacher=world.base,
-            splitting=options.splitting,
+            splitting=splitting,
             latency=options.splitting.latency(),
             precision=world.precision,
         )
-        return split.edge
+        return replace(split.edge, notes={**split.edge.notes, **done.notes})
 
     def _cut(self, task: PruningTask) -> EdgeModel:
         """Derive a cohort's cut, once for the members that come one after the other."""
@@ -239,5 +243,5 @@ class Server:
     def trained(self) -> Trained:
         """What edge models are cut from, and a token reducer's parameters: trained once on the pool, shared by all."""
         world = self.world
-        public = Public(world.images, world.pool, world.public.fingerprint)
+        public = Public(world.images, world.pool, world.public.fingerprint, world.public.validation)
         return trained(self.options.tokens, world.base, public, world.cache)

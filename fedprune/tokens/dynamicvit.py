@@ -1,7 +1,7 @@
 """DynamicViT (Rao et al., NeurIPS 2021): a small predictor decides which tokens stay."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
+from fedprune.tokens.limit import LatencyLimit
 from fedprune.tokens.reduced import ReducedModel
 from fedprune.tokens.reducer import Stage, Staged, Trace
 from fedprune.tokens.selector import LearnedStage, local_and_global, perceptron
@@ -63,12 +64,14 @@ class LearnedReducer(Staged):
         each_image: Whether the ratio loss holds every image to its share; see `share_penalty`.
         ratio_weight: Weight of the ratio loss. The papers' 2 leaves more tokens in training, where decisions are drawn,
             than at inference; 20 makes both agree (drawn characters).
+        latency: A limit in milliseconds that places and ratios follow from, see `LatencyLimit`.
     """
 
     trained: ClassVar[bool] = True
     each_image: ClassVar[bool] = False
     train: str = "all"
     ratio_weight: float = 20.0
+    latency: LatencyLimit = field(default_factory=LatencyLimit)
 
     def __post_init__(self) -> None:
         super().__post_init__()

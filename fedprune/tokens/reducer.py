@@ -244,7 +244,7 @@ class Staged(Reducer):
             for place, share in zip(self.places, self.shares, strict=True):
                 count = max(1, int(share * shape.patches + 1e-9))
                 if count < left:
-                    found[int(place * len(shape.blocks))] = self.stage(shape, count)
+                    found[int(place * len(shape.blocks) + 1e-9)] = self.stage(shape, count)
                     left = count
         return found
 

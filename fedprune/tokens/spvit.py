@@ -66,7 +66,7 @@ class SpVit(LearnedReducer):
     Attributes:
         package: `sum` (public code), `weighted_mean` (paper), `mean` or `none`.
         ratios: Empty for keep, keep^2, keep^3 (`--base_rate` of the public code); `(0.617, 0.369, 0.137)` are the ones
-            that the public code really uses. A latency limit gives others: `devices.token_latency`.
+            that the public code really uses. A limit in milliseconds gives others: `latency`.
     """
 
     package: str = "weighted_mean"

@@ -124,7 +124,7 @@ def top(scores: Tensor, allowed: Tensor, count: int) -> Tensor:
 
 def ranked(scores: Tensor, count: int) -> Tensor:
     """Return (batch, count) indices of the highest scores, the highest first; of equal ones the earlier token's."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         return scores.topk(count, dim=1).indices
     return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
 

@@ -1,37 +1,27 @@
-"""One loop for all reducers: a model with the reducer in it learns from the model without, on public images.
+"""One loop for all reducers: a model with the reducer in it learns from the model without, on public images."""
 
-It is done once, on the server, and serves every device: where the backbone learns too, edge models are cut from it.
-"""
-
-import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedprune.core.cache import cache_key, keep, read_kept
 from fedprune.core.progress import tracking
 from fedprune.core.random import stream, stream_seed
-from fedprune.core.registry import to_dict
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.tokens.measure import batches
-from fedprune.tokens.reduced import Pass, ReducedModel, reduce
-from fedprune.tokens.reducer import Reducer, TokenRecipe
+from fedprune.tokens.reduced import Pass, ReducedModel
+from fedprune.tokens.reducer import TokenRecipe
 from fedprune.tokens.selector import LearnedStage
 from fedprune.vit.base import Base, freeze, gradient_attention
 from fedprune.vit.precision import autocast
-from fedprune.vit.weights_file import under
 
 CALIBRATION_IMAGES = 256
-FORMAT = 3  # of what is stored; another number trains anew
 KEPT = ("cls_token", "pos_embed")  # never trained, as in SPViT's public code
-BACKBONE, STAGES = "backbone.", "stages."
 
 
 @dataclass(frozen=True)
@@ -40,52 +30,13 @@ class Public:
 
     Attributes:
         identity: Fingerprint of the data set, part of the name under which a training is stored.
+        validation: Others, by which places and ratios are chosen where a limit in milliseconds asks for that.
     """
 
     images: ImageSet
     indices: IntArray
     identity: str
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training on the pool gives to all devices.
-
-    Attributes:
-        base: What edge models are cut from: the base itself, or the same architecture with trained weights.
-        parameters: Those of the reducer's stages, named as `reduce` takes them; None where it has none to train.
-    """
-
-    base: Base
-    parameters: Mapping[str, Tensor] | None = None
-
-
-def trained(reducer: Reducer, base: Base, public: Public, cache: Path, seed: int = 0) -> Trained:
-    """Return `base` and `reducer` as `reducer.train` asks for, trained once and then read from `cache`."""
-    if reducer.train != "all" and not (reducer.trained and reducer.stages(base.shape)):
-        return Trained(base)
-    key = cache_key([FORMAT, to_dict(reducer), base.fingerprint, public.identity, public.indices, seed])
-    path = cache / "tokens" / f"{reducer.name}-{key[:24]}.safetensors"  # type: ignore[attr-defined]
-    tensors = read_kept(path, key)
-    if tensors is None:
-        tensors = _train_anew(reducer, base, public, seed)
-        keep(path, key, tensors)
-    weights, stages = under(tensors, BACKBONE), under(tensors, STAGES)
-    if not weights:
-        return Trained(base, stages)
-    model = copy.deepcopy(base.model)
-    model.load_state_dict(weights)
-    return Trained(Base.of(model, base.preprocess), stages or None)
-
-
-def _train_anew(reducer: Reducer, base: Base, public: Public, seed: int) -> dict[str, Tensor]:
-    everything = reducer.train == "all"
-    model = reduce(copy.deepcopy(base.model) if everything else base.model, base.shape, reducer)
-    train(model, base, public.images, public.indices, seed)
-    tensors = {STAGES + name: value for name, value in model.stages.state_dict().items()}
-    if everything:
-        tensors |= {BACKBONE + name: value for name, value in model.backbone.state_dict().items()}
-    return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    validation: ImageSet
 
 
 def train(model: ReducedModel, teacher: Base, images: ImageSet, indices: IntArray, seed: int) -> list[float]:

@@ -18,7 +18,8 @@ from fedprune.core.sealed import Damaged, read_sealed, write_sealed
 from fedprune.data.public import cut_public
 from fedprune.evidence.bank import Bank
 from fedprune.federation.inline import Inline
-from fedprune.tokens.training import Public, trained
+from fedprune.tokens.trained import trained
+from fedprune.tokens.training import Public
 from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import PACKAGED
 from fedprune.vit.base_trained_glyphs import TrainedGlyphBase
@@ -181,7 +182,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(public, tmp_path, 
 
 def test_a_selector_that_was_damaged_is_trained_again(small_config, public, tmp_path, caplog):
     base = small_config.base.load(public, tmp_path)
-    images = Public(public.pool, np.arange(16), "pool")
+    images = Public(public.pool, np.arange(16), "pool", public.validation)
     recipe = {"steps": 1, "batch_size": 8, "precision": "fp32"}
     reducer = from_dict("tokens", {"name": "dynamicvit", "training": recipe})
     before = trained(reducer, base, images, tmp_path).parameters

@@ -1,68 +1,45 @@
-"""Block latencies, the ratios that meet a limit, and where stages stand."""
+"""A measured latency table: models drawn at its places, and parts that add up to them."""
 
-import math
-
+import numpy as np
 import pytest
 
-from fedprune.core.errors import BudgetError
 from fedprune.core.registry import lookup
-from fedprune.devices.token_latency import LatencyTable, measure_table, ratios_within
+from fedprune.devices import token_latency
+from fedprune.devices.token_latency import measure_table, parts, random_models
+from fedprune.tokens.latency import at_blocks
 from tests.tokens.vits import random_base
 
-TABLE = LatencyTable((0.1, 0.5, 1.0), (0.2, 0.5, 1.0))
+SHAPE = random_base(depth=4).shape
 
 
-def test_the_table_is_linear_between_its_points():
-    assert TABLE.block(0.75) == pytest.approx(0.75)
-    assert TABLE.block(0.3) == pytest.approx(0.35)
-    assert TABLE.model(12, (3, 6, 9), (1.0, 0.5, 0.1)) == pytest.approx(6 * 1.0 + 3 * 0.5 + 3 * 0.2)
+def test_models_are_drawn_whole_and_half_as_deep_with_and_without_selectors():
+    drawn = random_models(lookup("tokens", "spvit")(), SHAPE, 16)
+    assert {len(model.shape.blocks) for model in drawn} == {2, 4}
+    assert {len(model.at) for model in drawn} >= {0, 1, 2}
+    ranks = np.linalg.matrix_rank(np.stack([parts(model, np.array([2, 20, 37])) for model in drawn]))
+    assert ranks == 7, "every part can be told from the others"
 
 
-@pytest.mark.parametrize("limit", [5.5, 8.0, 11.0, 12.0])
-def test_ratios_meet_a_latency_limit_as_closely_as_can_be(limit):
-    ratios = ratios_within(TABLE, 12, (3, 6, 9), limit)
-    assert list(ratios) == sorted(ratios, reverse=True)
-    assert TABLE.model(12, (3, 6, 9), ratios) <= limit
-    assert TABLE.model(12, (3, 6, 9), ratios) == pytest.approx(limit, rel=1e-6)
+def test_a_table_finds_the_times_that_models_are_made_of(monkeypatch):
+    """Where a model's time is a sum of its parts' the table holds the parts, and predicts any other model."""
 
+    def seconds(model):
+        found = parts(model, np.array([2, 10, 19, 28, 37]))
+        return float(found @ [0.5, 0.2, 0.1, 0.0, 0.3, 0.1, 0.05, 0.1, 0.0, 0.02, 0.0]) / 1000
 
-def test_a_limit_below_the_fastest_is_refused():
-    with pytest.raises(BudgetError, match="over the limit"):
-        ratios_within(TABLE, 12, (3, 6, 9), 3.0)
+    monkeypatch.setattr(token_latency, "model_runners", lambda models, *_: [model for model, _ in models])
+    monkeypatch.setattr(token_latency, "interleaved", lambda tasks, **_: np.array([[seconds(each) for each in tasks]]))
+    reducer = lookup("tokens", "spvit")()
+    found = measure_table(reducer, "spvit", SHAPE, "torch", "drawn", models=40)
+    assert np.median(found.errors) < 1e-6
+    assert found.table.rest == pytest.approx(0.5)
+    assert found.table.block == pytest.approx((0.2, 0.3, 0.3, 0.6, 0.7))
+    assert found.table.milliseconds(at_blocks(reducer, SHAPE, []), SHAPE) == pytest.approx(0.5 + 4 * 0.7)
 
 
 def test_a_measured_table_rises_over_wide_gaps():
-    base = random_base(embed_dim=96, side=48, depth=1)
-    table = measure_table(base.model.float().blocks[0], base.shape, (1.0, 0.05), repeats=15)
-    assert table.ratios == (0.05, 1.0)
-    assert table.seconds[0] < table.seconds[1]
-
-
-def test_the_selectors_own_time_counts():
-    table = LatencyTable((0.1, 0.5, 1.0), (0.2, 0.5, 1.0), (0.1, 0.3, 0.5))
-    assert table.model(12, (3, 6, 9), (1.0, 0.5, 0.1)) == pytest.approx(
-        TABLE.model(12, (3, 6, 9), (1.0, 0.5, 0.1)) + 0.5 + 0.3
-    )
-    for limit in (7.0, 9.0):
-        with_selectors, without = (ratios_within(each, 12, (3, 6, 9), limit) for each in (table, TABLE))
-        assert table.model(12, (3, 6, 9), with_selectors) <= limit
-        assert all(mine < other for mine, other in zip(with_selectors, without, strict=True))
-
-
-def test_ratios_stay_in_the_family_they_start_from():
-    start = (0.617, 0.369, 0.137)
-    ratios = ratios_within(TABLE, 12, (3, 6, 9), 8.0, start)
-    assert TABLE.model(12, (3, 6, 9), ratios) == pytest.approx(8.0, rel=1e-6)
-    exponents = [math.log(ratio) / math.log(first) for ratio, first in zip(ratios, start, strict=True)]
-    assert exponents == pytest.approx([exponents[0]] * 3)
-    with pytest.raises(ValueError, match="falling"):
-        ratios_within(TABLE, 12, (3, 6, 9), 8.0, (0.3, 0.6, 0.1))
-
-
-def test_a_measured_selector_takes_time_that_a_model_of_it_keeps():
-    base = random_base(embed_dim=96, side=48, depth=4)
-    stage = lookup("tokens", "spvit")(keep=0.5, places=(0.25,)).stages(base.shape)[1].eval()
-    table = measure_table(base.model.float().blocks[0], base.shape, (0.5, 1.0), stage, repeats=5)
-    assert len(table.selector) == 2
-    assert all(seconds > 0 for seconds in table.selector)
-    assert table.model(4, (1,), (0.5,)) > table.block(1.0) + 3 * table.block(0.5)
+    shape = random_base(embed_dim=96, side=48, depth=2).shape
+    table = measure_table(lookup("tokens", "spvit")(), "spvit", shape, "torch", "here", models=12, seconds=1.0).table
+    assert table.block[0] < table.block[-1]
+    assert table.selector[-1] > 0
+    assert (table.tokens[0], table.tokens[-1]) == (2, 145)

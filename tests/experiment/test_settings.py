@@ -25,7 +25,7 @@ TEXT = {  # names of files, columns, models and hosts: looked for before any wor
         "file_column",
         "tasks",
     ),
-    *("model", "weights", "class_map", "profile", "profiles", "traces", "address", "tls", "fonts"),
+    *("model", "weights", "class_map", "profile", "profiles", "table", "traces", "address", "tls", "fonts"),
 }
 ANY_SIGN = {"seed", "pool_seed", "noise_seed", "mean", "cost_power", "layer_power", "significance"}
 

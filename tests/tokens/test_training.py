@@ -16,7 +16,8 @@ from fedprune.tokens.reduced import reduce
 from fedprune.tokens.reducer import TokenRecipe, Trace
 from fedprune.tokens.selector import LearnedStage
 from fedprune.tokens.state import top
-from fedprune.tokens.training import KEPT, Public, distillation, train, trained
+from fedprune.tokens.trained import trained
+from fedprune.tokens.training import KEPT, Public, distillation, train
 from fedprune.vit.base import Base
 from fedprune.vit.base_file import load_base
 from fedprune.vit.base_glyphs import PACKAGED
@@ -41,7 +42,7 @@ def base() -> Base:
 
 
 def public(photos, count=64):
-    return Public(photos, np.arange(count), "photos")
+    return Public(photos, np.arange(count), "photos", photos)
 
 
 def selector(name, recipe=RECIPE, **options):
