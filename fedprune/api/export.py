@@ -15,6 +15,7 @@ from fedprune.api.origin import CHECKED_IMAGES, Origin
 from fedprune.core.errors import ConfigError, ModelError
 from fedprune.core.files import write_json, write_text
 from fedprune.devices.timing import interleaved
+from fedprune.experiment.journal import model_file
 from fedprune.experiment.record import Record
 from fedprune.experiment.verify import check_model
 from fedprune.protocol.storage import StoredModel
@@ -63,14 +64,13 @@ def export_device(record: Record, device: int, form: Form, output: Path) -> Expo
     Raises:
         FedpruneError: the run stored no model of that device, or the written one differs from it.
     """
-    name = f"device-{device:03d}.safetensors"
-    path = record.folder / "models" / name
+    path = model_file(record.folder, device)
     if not path.is_file():
         raise ModelError(
             f"{record.folder.name} holds no model of device {device}. Models are kept where the run was told "
             "save_models=true, and only of devices that got one."
         )
-    origin = Origin(record, device, check_model(record, name))
+    origin = Origin(record, device, check_model(record, device))
     return _export(f"{record.folder.name}-{path.stem}", origin.stored, origin, form, output)  # runs may share it
 
 

@@ -15,6 +15,7 @@ from fedprune.core.errors import DataError
 from fedprune.core.text import printable
 from fedprune.experiment.compose import compose
 from fedprune.experiment.config import RunConfig
+from fedprune.experiment.journal import model_file
 from fedprune.experiment.record import Record, find_run, is_finished, read_record
 from fedprune.experiment.reopen import reopen
 from fedprune.experiment.run import execute
@@ -97,9 +98,8 @@ class Run:
         rows = self.record.devices.set_index("device")
         if device not in rows.index or pd.isna(rows["params"][device]):
             raise DataError(f"{self.folder.name} has no model of device {device}. Its `devices` say why.")
-        name = f"device-{device:03d}.safetensors"
-        if (self.folder / "models" / name).is_file():
-            stored = check_model(self.record, name)
+        if model_file(self.folder, device).is_file():
+            stored = check_model(self.record, device)
             model, classes, preprocess = stored.build().model, stored.card["classes"], stored.preprocess
         else:
             edge = reopen(self.folder, self.config).edge(device)

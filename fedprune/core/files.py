@@ -43,6 +43,29 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: bytes) -> int:
+    """Add a line to the end of a file, on the disk when this returns, and say where in the file it begins.
+
+    A line that an earlier writer left unfinished is ended first, so that it spoils no other.
+
+    Raises:
+        DiskError: the file cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + line + b"\n")
+        _sync(path)
+        if end == 0:
+            _sync(path.parent)
+    except OSError as error:
+        raise DiskError(f"Cannot write {path}: {error.strerror}. Free space or choose another folder.") from error
+    return end + torn
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a file of at most `limit` bytes.
 
@@ -94,6 +117,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in the order given."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def numbered(folder: Path, number: int, ending: str = "") -> Path:
+    """Return where in `folder` a device's own file or folder lies: the first thousand there, each further one apart."""
+    return (folder if number < 1000 else folder / f"{number // 1000}000") / f"device-{number:03d}{ending}"
 
 
 def shipped(name: str) -> Path:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,53 @@ from fedprune.core.text import describe
 from fedprune.experiment.summary import ACCURACIES
 from fedprune.protocol.row import DeviceRow
 
+GROUP = 4096  # rows
 MAX_CELLS = 20_000_000
 MAX_TEXT = 256 * 2**20  # bytes of all text, once each row has its own
+KINDS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 STATUSES = ("ok", "refused", "rejected", "failed")
 
 
-def write_devices(path: Path, rows: Sequence[DeviceRow]) -> None:
-    """Write the rows in the order of their devices; not compressed, so that what is read is never larger than the file.
+def write_devices(path: Path, rows: Collection[DeviceRow]) -> None:
+    """Write rows, which are gone over twice, group by group, so that no more than one group of them is in memory.
+
+    Not compressed, so that what is read is never larger than the file.
+
+    Args:
+        path: The file.
+        rows: In rising order of their devices.
 
     Raises:
         DiskError: the file cannot be written.
     """
-    frame = pd.DataFrame([row.to_dict() for row in sorted(rows, key=lambda row: row.device)])
-    write_atomic(path, lambda temporary: frame.to_parquet(temporary, index=False, compression=None))
+    schema = _schema(rows)
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema, compression="none") as file:
+            left = iter(rows)
+            while part := [row.to_dict() for row in islice(left, GROUP)]:
+                file.write_table(pa.Table.from_pylist(part, schema))
+
+    write_atomic(path, write)
+
+
+def _schema(rows: Collection[DeviceRow]) -> pa.Schema:
+    """Return each column with the kind of its values; whole numbers with gaps are floats."""
+    kinds: dict[str, Counter[type | None]] = {}
+    for row in rows:
+        for name, value in row.to_dict().items():
+            kind = next((kind for kind in KINDS if isinstance(value, kind)), None)
+            kinds.setdefault(name, Counter())[kind] += 1
+    return pa.schema([(name, _kind(found, len(rows))) for name, found in kinds.items()])
+
+
+def _kind(found: Counter[type | None], rows: int) -> pa.DataType:
+    there = {kind for kind in found if kind is not None}
+    if not there:
+        return pa.null()
+    if len(there) > 1 or (there == {int} and found[int] < rows):
+        return pa.float64()
+    return KINDS[there.pop()]
 
 
 def read_devices(path: Path) -> pd.DataFrame:

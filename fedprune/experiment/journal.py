@@ -1,12 +1,15 @@
 """A run's memory while it goes on: what is finished is on disk, so a kill loses only the work in hand."""
 
+import json
 import logging
+from base64 import b64decode, b64encode
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from fedprune.core.entries import Entries
 from fedprune.core.errors import ConfigError, DataError, ReportRejected
-from fedprune.core.files import read_bytes, read_json, write_bytes, write_json, write_text
+from fedprune.core.files import numbered, read_bytes, read_json
 from fedprune.core.hashing import content_hash
 from fedprune.core.registry import build
 from fedprune.core.text import describe
@@ -16,6 +19,9 @@ from fedprune.protocol.answers import Upload
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.storage import StoredModel
+from fedprune.vit.shape import Shape
+
+REPORTS, ROWS, SHAPES = "reports.jsonl", "rows.jsonl", "shapes.jsonl"
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +29,8 @@ logger = logging.getLogger(__name__)
 class Journal(Observer):
     """Keeps accepted reports, edge models and final rows in the run's folder, and tells a listener everything.
 
-    Each file holds a hash over its content, the run and the device: what was edited, or stands in another one's place,
-    is no memory, and is asked for or computed again.
+    Each entry holds a hash over its content, the run and the device: what was edited, or stands in another one's
+    place, is no memory, and is asked for or computed again.
 
     Args:
         folder: The run's folder.
@@ -33,11 +39,14 @@ class Journal(Observer):
         listener: Is told everything.
     """
 
+    keeps: ClassVar[bool] = True
+
     def __init__(self, folder: Path, run: str, save_models: bool, listener: Observer) -> None:
         self.folder = folder
         self.run = run
         self.save_models = save_models
         self.listener = listener
+        self._reports, self._rows, self._shapes = (Entries(folder / name) for name in (REPORTS, ROWS, SHAPES))
 
     def phase(self, name: str, total: int) -> None:
         """Tell the listener."""
@@ -51,30 +60,27 @@ class Journal(Observer):
         """Keep the accepted upload, byte for byte, and what it released."""
         entries = [asdict(entry) for entry in upload.ledger]
         seal = self._seal(device, upload.report, entries)
-        write_json(self._entries(device), {"seal": seal, "ledger": entries})
-        write_bytes(self._report(device), upload.report)
+        blob = b64encode(upload.report).decode()
+        self._reports.append(device, {"seal": seal, "ledger": entries, "report": blob})
 
     def edge_model(self, device: int, model: StoredModel) -> None:
         """Keep the edge model's shape, and the model itself where the run is asked to."""
-        write_text(self.folder / "shapes" / f"device-{device:03d}.json", model.shape.to_json() + "\n")
+        self._shapes.append(device, {"shape": json.loads(model.shape.to_json())})
         if self.save_models:
             card = {**model.card, "run": self.folder.name, "device": device}
-            replace(model, card=card).write(self.folder / "models" / f"device-{device:03d}.safetensors")
+            replace(model, card=card).write(model_file(self.folder, device))
 
     def row(self, row: DeviceRow) -> None:
-        """Keep a final row; a failed device is asked again should the run be cut off before its record is written."""
-        if row.status == "failed":
-            self._row(row.device).unlink(missing_ok=True)  # of an earlier try in which it fared otherwise
-        else:
-            values = asdict(row)
-            write_json(self._row(row.device), {"seal": self._seal(row.device, values), "row": values})
+        """Keep a final row."""
+        values = asdict(row)
+        self._rows.append(row.device, {"seal": self._seal(row.device, values), "row": values})
         self.listener.row(row)
 
     def finished(self, device: int) -> DeviceRow | None:
-        """Return the row that an interrupted try has left, if it is whole."""
+        """Return the row that this or an interrupted try has left, if it is whole."""
         try:
-            values = self._checked(device, read_json(self._row(device)), "row")
-            row = build(DeviceRow, values)
+            values = self._rows.read(device) if device in self._rows else _row_by_itself(self.folder, device)
+            row = build(DeviceRow, self._checked(device, values, "row"))
         except FileNotFoundError:
             return None
         except (OSError, DataError, ConfigError) as error:
@@ -83,14 +89,15 @@ class Journal(Observer):
         return row if row.device == device else None
 
     def stored_report(self, device: int) -> Upload | None:
-        """Return the report that an interrupted try has left, if it is whole."""
+        """Return the report that this or an interrupted try has left, if it is whole."""
         try:
-            report = read_bytes(self._report(device), MAX_BYTES)
-            entries = self._checked(device, read_json(self._entries(device)), "ledger", report)
+            values = self._reports.read(device) if device in self._reports else _report_by_itself(self.folder, device)
+            report = b64decode(values["report"], validate=True)
+            entries = self._checked(device, values, "ledger", report)
             return Upload(report, tuple(map(read_entry, entries)))
         except FileNotFoundError:
             return None
-        except (OSError, DataError, ReportRejected, TypeError) as error:
+        except (OSError, DataError, ReportRejected, TypeError, KeyError, ValueError) as error:
             logger.warning("The stored report of device %d counts for nothing: %s", device, describe(error))
             return None
 
@@ -98,7 +105,7 @@ class Journal(Observer):
         return content_hash(self.run, device, *content, length=32)
 
     def _checked(self, device: int, values: Any, name: str, *beside: Any) -> Any:
-        """Return what a file holds under `name`.
+        """Return what an entry holds under `name`.
 
         Raises:
             DataError: its seal does not fit the run, the device and the content.
@@ -107,11 +114,39 @@ class Journal(Observer):
             raise DataError("it is not what this run wrote of this device.")
         return values[name]
 
-    def _row(self, device: int) -> Path:
-        return self.folder / "rows" / f"device-{device:03d}.json"
 
-    def _report(self, device: int) -> Path:
-        return self.folder / "reports" / f"device-{device:03d}.safetensors"
+def model_file(folder: Path, device: int) -> Path:
+    """Return where a run with `save_models=true` keeps a device's edge model."""
+    return numbered(folder / "models", device, ".safetensors")
 
-    def _entries(self, device: int) -> Path:
-        return self.folder / "reports" / f"device-{device:03d}.json"
+
+def read_shapes(folder: Path) -> dict[int, Shape]:
+    """Return the shape of every device's edge model, from the run's folder."""
+    kept = Entries(folder / SHAPES)
+    old = {_number(path): path.read_text(encoding="utf-8") for path in (folder / "shapes").glob("device-*.json")}
+    texts = {**old, **{device: json.dumps(kept.read(device)["shape"]) for device in kept}}
+    return {device: Shape.from_json(text) for device, text in sorted(texts.items())}
+
+
+def count_kept(folder: Path) -> tuple[int, int]:
+    """Return of how many devices a run's folder holds reports and final rows."""
+    reports, rows = (
+        {*Entries(folder / name), *map(_number, (folder / old).glob("device-*.json"))}
+        for name, old in ((REPORTS, "reports"), (ROWS, "rows"))
+    )
+    return len(reports), len(rows)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def _row_by_itself(folder: Path, device: int) -> Any:
+    """Return an entry of a run that earlier versions began, which kept each in a file of its own."""
+    return read_json(folder / "rows" / f"device-{device:03d}.json")
+
+
+def _report_by_itself(folder: Path, device: int) -> dict[str, Any]:
+    path = folder / "reports" / f"device-{device:03d}"
+    blob = read_bytes(path.with_suffix(".safetensors"), MAX_BYTES)
+    return {**read_json(path.with_suffix(".json")), "report": b64encode(blob).decode()}

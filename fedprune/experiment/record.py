@@ -6,7 +6,8 @@ over its own content and the hashes of the run's other files; its digest is comp
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,6 +24,7 @@ from fedprune.core.hashing import content_hash, file_hash
 from fedprune.core.text import describe
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.devices_file import plain_row, read_devices, write_devices
+from fedprune.experiment.journal import REPORTS, ROWS, SHAPES
 from fedprune.experiment.summary import summarise
 from fedprune.privacy.ledger import DELTA, Ledger
 from fedprune.protocol.row import TIMES, DeviceRow
@@ -30,8 +32,9 @@ from fedprune.protocol.row import TIMES, DeviceRow
 SCHEMA_VERSION = 2
 RECORD, DEVICES, LEDGER = "record.json", "devices.parquet", "ledger.json"
 CONFIG = "config.json"  # written when a run begins
-FILES = (CONFIG, "provenance.json", DEVICES, LEDGER)
-FOLDERS = ("reports", "rows", "shapes", "models")
+FILES = (CONFIG, "provenance.json", DEVICES, LEDGER, REPORTS, ROWS, SHAPES)
+FOLDERS = ("models", "reports", "rows", "shapes")  # the last three of earlier versions, a file an entry
+OF_A_DEVICE = re.compile(rf"({'|'.join(FOLDERS)})/([1-9]\d*000/)?device-\d{{3,9}}\.[a-z]+")
 AGAIN = "Delete the folder and run again."
 HASH = 64  # hexadecimal digits of the hashes of files
 CONTENT: Mapping[str, Any] = {
@@ -119,11 +122,11 @@ def write_record(
     folder: Path,
     config: RunConfig,
     made_from: Mapping[str, str],
-    rows: Sequence[DeviceRow],
+    rows: Collection[DeviceRow],
     ledger: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> Record:
-    """Write all of a run's files, `record.json` last, and read them back.
+    """Write all of a run's files, `record.json` last, and read them back; rows are in rising order of their devices.
 
     Raises:
         FedpruneError: the folder cannot be written to.
@@ -156,7 +159,7 @@ def write_record(
 
 def files_of(folder: Path) -> list[str]:
     """Return the files that a run has written beside its record, relative to its folder."""
-    found = [path for kept in FOLDERS for path in sorted((folder / kept).glob("device-*"))]
+    found = [path for kept in FOLDERS for path in sorted((folder / kept).rglob("device-*"))]
     return [name for name in FILES if (folder / name).is_file()] + [str(path.relative_to(folder)) for path in found]
 
 

@@ -16,7 +16,7 @@ from fedprune.core.progress import listening
 from fedprune.data.public import PublicImages
 from fedprune.data.public_files import read_public
 from fedprune.experiment.config import RunConfig
-from fedprune.experiment.journal import Journal
+from fedprune.experiment.journal import Journal, count_kept
 from fedprune.experiment.provenance import (
     Hashes,
     changed_sentence,
@@ -114,7 +114,7 @@ def _execute(config: RunConfig, folder: Path, now: Hashes, listener: Observer) -
         {"device": device, **asdict(entry)} for device in sorted(state.released) for entry in state.released[device]
     ]
     (folder / "failure.txt").unlink(missing_ok=True)
-    return write_record(folder, config, now, list(state.rows.values()), ledger, time.perf_counter() - start)
+    return write_record(folder, config, now, state.rows.values(), ledger, time.perf_counter() - start)
 
 
 def _open(config: RunConfig, now: Hashes) -> Simulation | Deployment:
@@ -141,5 +141,5 @@ def public_images(config: RunConfig) -> PublicImages:
 def kept(config: RunConfig) -> str:
     """Say in one line what a run that was stopped has left for the next try."""
     folder = Path(config.runs) / config.title()
-    rows, reports = (len(list((folder / part).glob("device-*.json"))) for part in ("rows", "reports"))
+    reports, rows = count_kept(folder)
     return f"kept in {folder}: {reports} reports and {rows} final rows; features and evidence in {config.cache}."

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedprune.core.errors import DataError
-from fedprune.experiment.record import FILES, FOLDERS, Record, files_of, read_record
+from fedprune.experiment.journal import model_file
+from fedprune.experiment.record import FILES, OF_A_DEVICE, Record, files_of, read_record
 from fedprune.experiment.summary import summarise
 from fedprune.protocol.storage import StoredModel
 
@@ -27,7 +28,7 @@ def verify(folder: Path) -> Iterator[str]:
     _check_averages(record)
     yield "Its averages and its count of devices are those of the rows."
     for name in values["files"]:
-        if name not in FILES and Path(name).parent.as_posix() not in FOLDERS:
+        if name not in FILES and not OF_A_DEVICE.fullmatch(name):
             raise DataError(f"The record in {folder} names {name!r}, which is no file of a run.")
         record.check_file(name)
     if foreign := sorted(set(files_of(folder)) - set(values["files"])):
@@ -35,23 +36,22 @@ def verify(folder: Path) -> Iterator[str]:
     yield f"{len(values['files'])} files are as they were written: {_by_folder(values['files'])}."
     if models := [name for name in values["files"] if name.startswith("models/")]:
         for name in models:
-            check_model(record, Path(name).name)
+            check_model(record, int(Path(name).stem.split("-")[1]))
         yield f"{len(models)} models are whole and each is its device's own."
     if (identity := record.config.identity()) != values["run"]:
         raise DataError(f"{folder}'s configuration has the id {identity}, and the record says {values['run']}.")
     yield f"The configuration has the run's id {identity}."
 
 
-def check_model(record: Record, name: str) -> StoredModel:
-    """Return the model in `models/<name>` after comparing it with the record and with its device's row.
+def check_model(record: Record, device: int) -> StoredModel:
+    """Return a device's stored model after comparing it with the record and with its device's row.
 
     Raises:
         FedpruneError: it is damaged, edited, another device's or another run's.
     """
-    path = record.folder / "models" / name
-    record.check_file(f"models/{name}")
+    path = model_file(record.folder, device)
+    record.check_file(str(path.relative_to(record.folder)))
     model = StoredModel.read(path)
-    device = int(path.stem.split("-")[1])
     if model.card.get("device") != device or record.values["run"] not in str(model.card.get("run")):
         raise DataError(f"{path} says that it is the model of another device or run. Put the right one back.")
     return model

@@ -8,7 +8,7 @@ Which device a node serves is fixed before the first report, by the engine or by
 for the device of the node that was asked and for no other, whatever the answer claims.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -40,7 +40,7 @@ class EdgeModels(Strategy):
         self._told = setup.to_json()
 
     @property
-    def rows(self) -> dict[int, DeviceRow]:
+    def rows(self) -> Mapping[int, DeviceRow]:
         """One row a device, by number; complete when the round is over."""
         return self.state.rows
 

@@ -11,6 +11,7 @@ from fedprune.core.errors import DiskError
 from fedprune.core.text import describe
 from fedprune.data.images import IntArray
 from fedprune.protocol.deriving import EDGE, UPPER_MARK, Failure, InTurn, Outcome, Task
+from fedprune.protocol.kept import IndexSets
 from fedprune.protocol.round import Round, fail, settle, take_back
 from fedprune.protocol.sharing import Shared, edge_tasks, share
 from fedprune.protocol.storage import StoredModel
@@ -66,7 +67,7 @@ def deliveries(state: Round) -> Iterator[Delivery]:
                 if delivery is not None:
                     yield delivery
             if task.role == roles[-1]:
-                state.observer.advance("deriving", state.rows[device].status)
+                state.observer.advance("deriving", state.rows.status(device))
 
 
 def _one_for_all(state: Round) -> bool:
@@ -74,15 +75,15 @@ def _one_for_all(state: Round) -> bool:
     return state.server.options.cohorts.share == MODEL
 
 
-def _choose_proxies(state: Round) -> dict[int, IntArray]:
+def _choose_proxies(state: Round) -> Mapping[int, IntArray]:
     """Choose the own proxy set of every device that is still in the round.
 
     Where devices share, those whose rows an earlier try has closed count too: the others' cohorts are as they were.
     """
     gone = state.done if isinstance(state.server.options.cohorts, NoCohorts) else state.done - state.begun.keys()
-    proxies = {}
+    proxies = IndexSets(len(state.server.images))
     for device in sorted(set(state.server.reports) - gone):
-        start, notes = time.perf_counter(), state.begun.get(device, state.rows[device]).extra
+        start, notes = time.perf_counter(), (state.begun.get(device) or state.rows[device]).extra
         try:
             proxy = state.server.choose_proxy(device)
             proxies[device] = proxy.indices
@@ -148,7 +149,7 @@ def _tasks(
         yield from edge_tasks(state.server, shared, proxies, members)
         for device in members if marks is not None else ():
             if device in state.done:
-                state.observer.advance("deriving", state.rows[device].status)
+                state.observer.advance("deriving", state.rows.status(device))
             elif marks is not None:
                 report, indices = state.server.reports[device], marks.oracle_proxy(device)
                 recovery = marks.oracle_recovery_images(device)

@@ -6,6 +6,7 @@ from functools import cached_property
 from fedprune.core.errors import ConfigError
 from fedprune.data.public import PublicImages
 from fedprune.devices.clock import Clock, NoClock
+from fedprune.protocol.kept import Rows, reports_of
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.public import PublicWorld
 from fedprune.protocol.round import Round
@@ -50,8 +51,8 @@ class Deployment:
             raise ConfigError("The selector reads private images, which this server lacks. Choose another selector.")
         devices = self.setup.partition.devices
         return Round(
-            Server(self.public, options),
-            {device: first_row(device, self.public.base.shape) for device in range(devices)},
+            Server(self.public, options, reports_of(observer, self.public)),
+            Rows({device: first_row(device, self.public.base.shape) for device in range(devices)}, observer),
             observer,
             self.setup.personal,
             (clock or NoClock()).timeline(devices, self.setup.seed),

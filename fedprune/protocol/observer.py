@@ -1,12 +1,21 @@
 """What a run tells while it goes on: a progress bar listens, and so does the journal on disk."""
 
+from typing import ClassVar
+
 from fedprune.protocol.answers import Upload
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.storage import StoredModel
 
 
 class Observer:
-    """Listens to a run; every method may be left as it is."""
+    """Listens to a run; every method may be left as it is.
+
+    Attributes:
+        keeps: Whether what it was told of reports and final rows can be read from it again, so that nobody else need
+            hold them in memory.
+    """
+
+    keeps: ClassVar[bool] = False
 
     def phase(self, name: str, total: int) -> None:
         """A phase of `total` steps begins."""
@@ -24,9 +33,9 @@ class Observer:
         """A device's row is final."""
 
     def finished(self, device: int) -> DeviceRow | None:
-        """Return the final row of an earlier, interrupted try, if there is one."""
+        """Return the final row of a device, of this try or an earlier, interrupted one, if there is one."""
         return None
 
     def stored_report(self, device: int) -> Upload | None:
-        """Return the report that was accepted in an earlier, interrupted try, if there is one."""
+        """Return the report that was accepted, in this try or an earlier, interrupted one, if there is one."""
         return None

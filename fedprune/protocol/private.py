@@ -86,7 +86,8 @@ class PrivateShard:
 
 def own_cache(cache: Path, device: int) -> Path:
     """Return where what a device has computed is kept; nobody else reads it."""
-    return cache / "devices" / f"{device:03d}"
+    number = f"{device:03d}"
+    return cache / "devices" / number if device < 1000 else cache / "devices" / f"{device // 1000}000" / number
 
 
 class LocalData:

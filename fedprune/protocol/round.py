@@ -24,6 +24,7 @@ from fedprune.devices.clock import Timeline
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
 from fedprune.protocol.deriving import EDGE, Executor, Failure, UpperMarks, status_of
+from fedprune.protocol.kept import Rows
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
 from fedprune.protocol.server import Server
@@ -55,7 +56,7 @@ class Round:
     """
 
     server: Server
-    rows: dict[int, DeviceRow]
+    rows: Rows
     observer: Observer
     personal: Personal
     timeline: Timeline | None = None
@@ -66,12 +67,16 @@ class Round:
     released: dict[int, tuple[LedgerEntry, ...]] = field(default_factory=dict)
     answers: dict[int, dict[str, Answer | None]] = field(default_factory=dict)
     begun: dict[int, DeviceRow] = field(default_factory=dict)
+    _same: dict[tuple[LedgerEntry, ...], tuple[LedgerEntry, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for device, row in self.rows.items():
+        for device in self.rows:
             finished = self.observer.finished(device)
-            if finished is not None and (not finished.upload_bytes or _restore(self, device)):
-                self.rows[device], self.begun[device] = finished, row
+            if finished is None or finished.status == "failed":  # who failed is asked again
+                continue
+            if not finished.upload_bytes or _restore(self, device):
+                self.begun[device] = self.rows[device]
+                self.rows.restore(finished)
                 self.done.add(device)
 
     def trains(self, role: str) -> bool:
@@ -103,7 +108,7 @@ def take_report(state: Round, device: int, answer: Callable[[], Upload]) -> str:
         The status of the device's row.
     """
     if device in state.done or device in state.server.reports:
-        return state.rows[device].status
+        return state.rows.status(device)
     try:
         upload = answer()
         _accept(state, device, upload)
@@ -111,8 +116,9 @@ def take_report(state: Round, device: int, answer: Callable[[], Upload]) -> str:
         fail(state, device, str(error), status_of(error))
     else:
         state.observer.report(device, upload)
-    state.observer.advance("reports", state.rows[device].status)
-    return state.rows[device].status
+    status = state.rows.status(device)
+    state.observer.advance("reports", status)
+    return status
 
 
 def close_reports(state: Round, request_bytes: int) -> None:
@@ -158,7 +164,7 @@ def take_evaluation(
         answers[role] = Failure(status_of(error), str(error))
     settle(state, device)
     if device in state.done:
-        state.observer.advance("evaluating", state.rows[device].status)
+        state.observer.advance("evaluating", state.rows.status(device))
 
 
 def end(state: Round) -> None:
@@ -196,12 +202,13 @@ def fail(state: Round, device: int, reason: str, status: str = "failed") -> None
 
 def _close(state: Round, device: int) -> None:
     state.done.add(device)
+    state.answers.pop(device, None)
     row = state.rows[device]
     if state.timeline is not None:
         row.extra.update(state.timeline.columns(device))
     if row.status != "ok":
         logger.warning("device %d: %s: %s", device, row.status, row.reason)
-    state.observer.row(row)
+    state.rows.close(device)
 
 
 def take_back(state: Round, device: int) -> None:
@@ -228,4 +235,4 @@ def _accept(state: Round, device: int, upload: Upload) -> None:
     report, row = state.server.receive(device, upload.report), state.rows[device]
     row.upload_bytes = len(upload.report)
     row.reported(report)
-    state.released[device] = upload.ledger
+    state.released[device] = state._same.setdefault(upload.ledger, upload.ledger)

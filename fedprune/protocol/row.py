@@ -13,7 +13,7 @@ from fedprune.vit.shape import Shape
 TIMES = "_seconds"  # columns that end so are measured times and no part of a run's digest
 
 
-@dataclass
+@dataclass(slots=True)
 class DeviceRow:
     """One device's row: counts, not only rates, so that any average can be computed again.
 

@@ -15,6 +15,7 @@ from fedprune.mixture.features import extract
 from fedprune.mixture.mixture import FloatArray
 from fedprune.protocol.deriving import EDGE, UPPER_MARK, RecoveryImages
 from fedprune.protocol.device import make_report
+from fedprune.protocol.kept import Rows, reports_of
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.private import LocalData, PrivateShard, open_local
 from fedprune.protocol.public import PublicWorld
@@ -77,11 +78,17 @@ class Simulation:
         """Return what one device holds."""
         return self.local.shard(device)
 
-    def server(self, options: ServerOptions) -> Server:
-        """Return a run's server, which has no report yet; one that sees private data where its selector is a bound."""
+    def server(self, options: ServerOptions, observer: Observer | None = None) -> Server:
+        """Return a run's server, which has no report yet; one that sees private data where its selector is a bound.
+
+        Args:
+            options: The server's.
+            observer: Who may keep the reports in its place.
+        """
+        reports = reports_of(observer or Observer(), self.public)
         if options.selector.reads_private:
-            return UpperMarkServer(self.public, options, simulation=self)
-        return Server(self.public, options)
+            return UpperMarkServer(self.public, options, reports, simulation=self)
+        return Server(self.public, options, reports)
 
     def upper_mark(self, server: Server) -> "UpperMarkServer":
         """Return the server that derives upper marks from the reports that `server` has."""
@@ -91,10 +98,10 @@ class Simulation:
 
     def round(self, options: ServerOptions, observer: Observer, clock: Clock | None = None) -> Round:
         """Return a run's round, ready to begin."""
-        server = self.server(options)
+        server = self.server(options, observer)
         return Round(
             server,
-            {row.device: row for row in self.true_rows()},
+            Rows({row.device: row for row in self.true_rows()}, observer),
             observer,
             self.setup.personal,
             (clock or NoClock()).timeline(len(self.devices), self.setup.seed),

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from fedprune.core.errors import FedpruneError
 from fedprune.core.files import write_text
+from fedprune.experiment.journal import read_shapes
 from fedprune.experiment.record import Record
 from fedprune.experiment.reopen import grouped_devices
 from fedprune.experiment.summary import accuracies, labels_of
@@ -65,7 +66,7 @@ def write_run_page(record: Record, path: Path, options: PageOptions) -> None:
         table = device_rows(record.devices).to_csv(index=False)
         write_text(path.with_suffix(".csv"), table)
     scene = _open_scene(record) if options.pictures else None
-    shapes, config = _shapes(record), record.config.to_dict()
+    shapes, config = read_shapes(record.folder), record.config.to_dict()
     write_text(
         path,
         _render(
@@ -136,14 +137,6 @@ def _quantiles(record: Record) -> list[tuple[str, float]]:
     """Return below which accuracy of the edge model so many devices lie."""
     rates = accuracies(record.devices)["edge"].dropna()
     return [(f"{100 * share:.0f} %", float(rates.quantile(share))) for share in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95)]
-
-
-def _shapes(record: Record) -> Mapping[int, Shape]:
-    """Return the shape of every device's edge model, from the run's folder."""
-    found = {}
-    for path in sorted((record.folder / "shapes").glob("device-*.json")):
-        found[int(path.stem.split("-")[1])] = Shape.from_json(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _cards(record: Record, scene: Scene | None, shapes: Mapping[int, Shape]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import pandas as pd
 from rich.console import Console
 
+from fedprune.experiment.journal import REPORTS
 from fedprune.experiment.record import Record
 from fedprune.experiment.summary import ACCURACIES, accuracies, labels_of
 from fedprune.report.accuracy_figure import draw_accuracy
@@ -35,7 +36,7 @@ def render_run(record: Record, console: Console) -> None:
     for line in trouble(record.devices):
         console.print(line, highlight=False)
     figure = draw_accuracy(record)
-    written = ["record.json", "devices.parquet", "ledger.json", "reports/", figure.name]
+    written = ["record.json", "devices.parquet", "ledger.json", REPORTS, figure.name]
     console.print(f"written to {record.folder}/: {', '.join(written)}", highlight=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedprune.core.errors import DataError
+from fedprune.experiment.journal import count_kept
 from fedprune.experiment.provenance import changed_sentence, changes_since
 from fedprune.experiment.record import is_finished, read_record
 from fedprune.study.cell import Cell
@@ -55,7 +56,7 @@ def _look(cell: Cell, known: dict[Any, dict[str, str]]) -> CellStatus:
         return CellStatus(cell, "failed" if lost else "done", reason, float(values["seconds"]))
     if not folder.is_dir():
         return CellStatus(cell, "missing")
-    rows = len(list(folder.glob("rows/device-*.json")))
+    _, rows = count_kept(folder)
     try:
         with FileLock(folder / ".lock").acquire(timeout=0):
             pass

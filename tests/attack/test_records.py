@@ -21,6 +21,7 @@ from fedprune.experiment import run as running
 from fedprune.experiment.compose import compose
 from fedprune.experiment.config import RunConfig
 from fedprune.experiment.devices_file import read_devices
+from fedprune.experiment.journal import REPORTS, ROWS, SHAPES
 from fedprune.experiment.record import HASH, digest_of, is_finished, read_record
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
@@ -80,7 +81,7 @@ def test_a_whole_run_is_verified(folder, capsys):
     record = read_record(folder)
     assert f"4 rows and {len(record.ledger)} entries of the ledger give the digest {record.digest}." in said
     assert "4 models are whole and each is its device's own." in said
-    assert "4 in shapes, 4 in models" in said
+    assert "7 beside the record, 4 in models." in said
     held(
         "A record is what a run wrote",
         "edited accuracies, records, ledgers and journals, other schemas, tables that grow, deep JSON, malformed rows "
@@ -217,7 +218,7 @@ def test_swapped_models_are_seen(folder, capsys):
     assert main(["verify", str(folder)]) == 1
 
 
-@pytest.mark.parametrize("name", ["reports/device-002.safetensors", "rows/device-001.json", "shapes/device-000.json"])
+@pytest.mark.parametrize("name", [REPORTS, ROWS, SHAPES])
 def test_any_other_file_is_compared_with_its_hash(folder, capsys, name):
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -227,7 +228,7 @@ def test_any_other_file_is_compared_with_its_hash(folder, capsys, name):
     assert main(["verify", str(folder)]) == 1
     assert "No such file" in capsys.readouterr().err
     (folder / name).write_bytes(whole)
-    (folder / "reports" / "device-777.safetensors").write_bytes(b"")
+    (folder / "models" / "device-777.safetensors").write_bytes(b"")
     assert main(["verify", str(folder)]) == 1
     assert "is no file of the run's record" in capsys.readouterr().err
 
@@ -246,15 +247,17 @@ def test_an_edited_journal_counts_for_nothing(configure, finished, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         execute(config, Cut(4))
     folder = config.folder
-    rows, reports = folder / "rows", folder / "reports"
-    row = read_json(rows / "device-000.json")
-    row["row"]["edge_correct"] = row["row"]["test_images"]
-    write_json(rows / "device-000.json", row)
-    shutil.copy(rows / "device-002.json", rows / "device-001.json")
-    entries = read_json(reports / "device-002.json")
-    entries["ledger"][0]["note"] = "nothing was released"
-    write_json(reports / "device-002.json", entries)
-    (reports / "device-003.json").write_text("[" * 100_000)
+    rows, reports = (
+        {entry["device"]: entry for entry in map(json.loads, (folder / name).read_text().splitlines())}
+        for name in (ROWS, REPORTS)
+    )
+    rows[0]["row"]["edge_correct"] = rows[0]["row"]["test_images"]
+    rows[1] = {**rows[2], "device": 1}
+    reports[2]["ledger"][0]["note"] = "nothing was released"
+    reports[1]["report"] = "no base64"
+    for name, entries in ((ROWS, rows), (REPORTS, reports)):
+        lines = [json.dumps(entry) for entry in entries.values()]
+        (folder / name).write_text("\n".join([*lines, '{"device": 3, ' + "[" * 100_000, ""]))
     assert execute(config, Observer()).digest == read_record(finished).digest
 
 
@@ -299,7 +302,7 @@ def test_a_killed_writers_litter_goes_with_the_next_try(configure, tmp_path):
     config = configure(cache=str(tmp_path / "cache"))
     with pytest.raises(KeyboardInterrupt):
         execute(config, Cut(1))
-    litter = [config.folder / "rows" / ".device-000.json.abcd_123.json", config.folder / ".record.json.00000000.json"]
+    litter = [config.folder / ".devices.parquet.abcd_123.parquet", config.folder / ".record.json.00000000.json"]
     for path in litter:
         path.write_text("half")
     assert execute(config, Observer()).devices["status"].eq("ok").all()

@@ -11,6 +11,7 @@ import fedprune
 from fedprune.core.errors import FedpruneError
 from fedprune.devices.profile import load_profile
 from fedprune.experiment.compose import compose
+from fedprune.experiment.journal import REPORTS, count_kept
 from fedprune.experiment.record import Record, find_run, read_record
 from fedprune.experiment.reopen import reopen
 from fedprune.experiment.run import execute
@@ -40,7 +41,7 @@ def test_a_run_gives_every_device_a_model_within_its_budget(small):
     assert (devices["subclassifier_correct"] >= devices["base_correct"]).all()
     assert (devices["subclassifier_correct"] / devices["test_images"]).mean() > 0.85
     assert (devices["edge_correct"] / devices["test_images"]).mean() > 2 / devices["classes"].mean()
-    for name in ("record.json", "devices.parquet", "ledger.json", "config.json", "reports/device-000.safetensors"):
+    for name in ("record.json", "devices.parquet", "ledger.json", "config.json", REPORTS):
         assert (record.folder / name).is_file()
 
 
@@ -84,7 +85,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(small, tmp_path):
     with pytest.raises(Killed):
         execute(compose(small), KillAfterOneRow())
     folder = next((tmp_path / "runs").iterdir())
-    assert len(list((folder / "rows").iterdir())) == 1
+    assert count_kept(folder) == (3, 1)
     assert not (folder / "record.json").exists()
     resumed = run(small)
     assert resumed.digest == run([*small, f"runs={tmp_path / 'undisturbed'}"]).digest
@@ -182,4 +183,4 @@ def test_a_device_whose_release_would_exceed_the_privacy_limit_sends_nothing(sma
     record = run([*small, "mechanism=anchored", "mechanism.epsilon=2", "privacy_limit=1", "oracle=false"])
     assert set(record.devices["status"]) == {"failed"}
     assert record.devices["reason"].str.contains("more than its budget of 1").all()
-    assert not (record.folder / "reports").exists()
+    assert not (record.folder / REPORTS).exists()

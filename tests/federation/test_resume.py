@@ -5,11 +5,13 @@ import random
 import signal
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 
 from fedprune.cohorts.kmeans import KMeans
 from fedprune.core.errors import FedpruneError
+from fedprune.experiment.journal import REPORTS, ROWS
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
 
@@ -27,18 +29,18 @@ def in_child(config):
     return child
 
 
-def files_below(*folders):
-    """Count finished files; a kill may leave behind one that it cut off, whose name begins with a dot."""
-    names = (name for folder in folders for _, _, files in os.walk(folder) for name in files)
-    return sum(not name.startswith(".") for name in names)
+def kept_below(*folders):
+    """Count finished files, and a journal's lines; a kill may leave behind a file whose name begins with a dot."""
+    paths = [path for folder in folders for path in Path(folder).rglob("*") if path.name[0] != "." and path.is_file()]
+    return sum(path.read_bytes().count(b"\n") if path.suffix == ".jsonl" else 1 for path in paths)
 
 
 def kill_and_go_on(configure, tmp_path, kills, **how):
-    """Kill at random moments, counted in files that the run has written, so that a busy machine draws them too."""
+    """Kill at random moments, counted in what the run has written, so that a busy machine draws them too."""
     calm = configure(8, runs=str(tmp_path / "calm"), cache=str(tmp_path / "calm-cache"), **how)
     start = time.monotonic()
     assert os.waitpid(in_child(calm), 0)[1] == 0
-    seconds, files = time.monotonic() - start, files_below(calm.runs, calm.cache)
+    seconds, files = time.monotonic() - start, kept_below(calm.runs, calm.cache)
     expected = execute(calm, Observer()).digest
     draw = random.Random(0)
     killed = 0
@@ -47,9 +49,9 @@ def kill_and_go_on(configure, tmp_path, kills, **how):
         part = attempt // 4
         config = configure(8, runs=str(tmp_path / f"runs-{part}"), cache=str(tmp_path / f"cache-{part}"), **how)
         child = in_child(config)
-        moment = draw.randrange(min(files_below(config.runs, config.cache), files - 1), files)
+        moment = draw.randrange(min(kept_below(config.runs, config.cache), files - 1), files)
         status = None
-        while status is None and files_below(config.runs, config.cache) < moment:
+        while status is None and kept_below(config.runs, config.cache) < moment:
             ended, code = os.waitpid(child, os.WNOHANG)
             status = code if ended else None
             time.sleep(0.002)
@@ -105,10 +107,9 @@ def test_what_a_kill_left_half_written_is_done_again(configure, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         execute(config, Cut(3))
     folder = next((tmp_path / "runs").iterdir())
-    rows, reports = sorted((folder / "rows").iterdir()), sorted((folder / "reports").iterdir())
-    rows[0].write_text(rows[0].read_text()[:50])
-    for path in reports[1:3]:  # a report, and the entries of another device
-        path.write_bytes(path.read_bytes()[:200])
+    for name, cut in ((ROWS, 50), (REPORTS, 200)):
+        whole, last = (folder / name).read_bytes()[:-1].rsplit(b"\n", 1)
+        (folder / name).write_bytes(whole + b"\n" + last[:cut])
     whole = execute(configure(runs=str(tmp_path / "whole"), cache=str(tmp_path / "cache")), Observer())
     assert execute(config, Observer()).digest == whole.digest
 

@@ -9,6 +9,7 @@ from filelock import FileLock
 from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_text
 from fedprune.experiment.compose import compose, config_folder
+from fedprune.experiment.journal import ROWS
 from fedprune.study.cell import configure
 from fedprune.study.plan import is_plan, plan_of
 from fedprune.study.status import seconds_left, status_of
@@ -143,7 +144,7 @@ def test_every_state_of_a_cell_is_told(tmp_path):
                             "base_params": [2], "base_macs": [2]})  # fmt: skip
     write_finished(done.folder, done.config, devices, 10.0)
     write_text(running.folder / "config.json", "{}")
-    write_text(begun.folder / "rows" / "device-000.json", "{}")
+    write_text(begun.folder / ROWS, '{"device": 0, "row": {}}\n')
     write_text(failed.folder / "failure.txt", "DataError: the disk is gone.\n")
     with FileLock(running.folder / ".lock").acquire():
         statuses = status_of(plan.cells)
