@@ -11,6 +11,7 @@ from fedprune.core.hashing import content_hash
 from fedprune.core.random import stream_seed
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.data.public import PublicImages
+from fedprune.mixture.density import log_density
 from fedprune.mixture.features import cached_features
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace
@@ -103,6 +104,11 @@ class PublicWorld:
     def points(self) -> NDArray[np.float64]:
         """The pool in the space of the reports (images, dimensions)."""
         return self.space.project(self._features)
+
+    @cached_property
+    def density(self) -> NDArray[np.float64]:
+        """The public anchors' log density at every point of the pool (images,)."""
+        return log_density(self.space.anchors, self.points)
 
     @cached_property
     def validation_points(self) -> NDArray[np.float64]:

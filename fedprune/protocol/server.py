@@ -1,7 +1,7 @@
 """What the server does: check reports, choose proxy sets, derive one edge model a device."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -80,7 +80,7 @@ class Server:
 
     world: PublicWorld
     options: ServerOptions
-    reports: dict[int, Report] = field(default_factory=dict)
+    reports: MutableMapping[int, Report] = field(default_factory=dict)
     _cuts: dict[str, EdgeModel] = field(default_factory=dict)
 
     @property
@@ -131,6 +131,7 @@ class Server:
             size=size,
             seed=stream_seed(world.seed, "proxy", device),
             private=self.private_view(device),
+            public_density=world.density,
         )
         return self.options.selector.select(task)
 

@@ -4,6 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -45,6 +46,7 @@ class SelectionTask:
         size: Images wanted.
         seed: Of this device's streams.
         private: In simulation, for the selectors that serve as bounds.
+        public_density: (n,) log p_pool(x) of every pool image, where it is known: it is the same for all devices.
     """
 
     points: FloatArray
@@ -54,10 +56,17 @@ class SelectionTask:
     size: int
     seed: int
     private: PrivateView | None = None
+    public_density: FloatArray | None = None
 
     def log_ratio(self) -> FloatArray:
         """Return log p_device(x) - log p_pool(x) of every pool image (n,)."""
-        return log_density(self.mixture, self.points) - log_density(self.space.anchors, self.points)
+        return self._log_ratio
+
+    @cached_property
+    def _log_ratio(self) -> FloatArray:
+        known = self.public_density
+        public = log_density(self.space.anchors, self.points) if known is None else known
+        return log_density(self.mixture, self.points) - public
 
     def generator(self) -> np.random.Generator:
         """Return the stream of this selection."""
@@ -102,6 +111,7 @@ class Selector(ABC):
             task,
             points=task.points[order],
             indices=task.indices[order],
+            public_density=None if task.public_density is None else task.public_density[order],
             private=task.private and dataclasses.replace(task.private, pool_labels=task.private.pool_labels[order]),
         )
         chosen, diagnostics = self.choose(task, min(task.size, len(task.indices)))
