@@ -1,17 +1,36 @@
 """What an attack is given and what it gives back: the kind `attack`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fedprune.attacks.metrics import BoolArray, auc, resolves, tpr_at
+from fedprune.core.errors import DataError
 from fedprune.data.images import IntArray
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace, FloatArray, Mixture
 from fedprune.privacy.mechanism import Mechanism, Records
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """What an edge model's answers tell whoever holds the model and the base.
+
+    Attributes:
+        members: (n,) by how much more probable the edge model finds the true class of each private image than the base
+            does, as a difference of logarithms.
+        outsiders: (m,) the same for the images that the report does not rest on.
+        shares: (C,) the edge model's mean probability of every class over public validation images.
+        base_shares: (C,) the base's.
+    """
+
+    members: FloatArray
+    outsiders: FloatArray
+    shares: FloatArray
+    base_shares: FloatArray
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,7 @@ class AttackCase:
         mechanism: How they protect.
         seed: Of the attack's streams.
         widths: (u,) what the edge model's shape shows, where there is one: its widths, or kept units as 0 and 1.
+        answers: Asks the edge model, where there is one.
     """
 
     device: int
@@ -52,6 +72,7 @@ class AttackCase:
     mechanism: Mechanism
     seed: int
     widths: FloatArray | None = None
+    answers: Callable[[], ModelAnswers] | None = None
 
     def release(self, points: FloatArray, labels: IntArray, seed: int) -> Mixture:
         """Report `points` as a device would: for shadow devices."""
@@ -103,6 +124,17 @@ class Attack(ABC):
     def run(self, cases: Sequence[AttackCase]) -> tuple[Outcome, ...]:
         """Attack every device."""
         return tuple(self.attack(case, [other for other in cases if other.device != case.device]) for case in cases)
+
+
+def answers_of(case: AttackCase, attack: str) -> ModelAnswers:
+    """Ask a device's edge model.
+
+    Raises:
+        DataError: there is none.
+    """
+    if case.answers is None:
+        raise DataError(f"The attack {attack!r} needs edge models. Run it on a run with save_models=true.")
+    return case.answers()
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:

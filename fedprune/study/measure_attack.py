@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +18,11 @@ from fedprune.core.files import write_json, write_text
 from fedprune.core.random import stream_seed
 from fedprune.core.registry import from_dict, register, to_dict
 from fedprune.experiment.config import RunConfig
+from fedprune.experiment.journal import model_file
 from fedprune.experiment.reopen import reopen
 from fedprune.mixture.mixture import FloatArray
 from fedprune.protocol.storage import StoredModel
+from fedprune.study.ask_model import ask_model
 from fedprune.study.measurement import Measurement, Number
 from fedprune.vit.shape import Shape
 
@@ -141,7 +144,7 @@ def attack_cases(folder: Path, config: RunConfig, seed: int) -> list[AttackCase]
     space = public.space
     cases = []
     for device, report in sorted(replay.server.reports.items()):
-        shard = replay.simulation.shard(device)
+        shard, stored = replay.simulation.shard(device), _stored(model_file(folder, device))
         cases.append(
             AttackCase(
                 device=device,
@@ -157,7 +160,8 @@ def attack_cases(folder: Path, config: RunConfig, seed: int) -> list[AttackCase]
                 fit=config.mixture,
                 mechanism=config.mechanism,
                 seed=stream_seed(seed, "attack"),
-                widths=_widths(folder / "models" / f"device-{device:03d}.safetensors"),
+                widths=None if stored is None else widths_of(stored.shape),
+                answers=None if stored is None else partial(ask_model, stored, shard, public),
             )
         )
     if not cases:
@@ -171,10 +175,10 @@ def widths_of(shape: Shape) -> FloatArray:
     return np.array([shape.embed, *np.ravel(blocks)], dtype=np.float64)
 
 
-def _widths(path: Path) -> FloatArray | None:
-    """Return the widths of a stored edge model, or None where the run stored none."""
+def _stored(path: Path) -> StoredModel | None:
+    """Return a stored edge model, or None where the run stored none."""
     try:
-        return widths_of(StoredModel.read(path).shape)
+        return StoredModel.read(path)
     except ModelError:
         return None
 

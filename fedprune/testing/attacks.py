@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
-from fedprune.attacks.attack import Attack, AttackCase, summary
+from fedprune.attacks.attack import Attack, AttackCase, ModelAnswers, summary
 from fedprune.core.errors import ConfigError, DataError
 from fedprune.mixture.gmm import GaussianMixtureFit
 from fedprune.privacy.anchored import Anchored
@@ -47,8 +47,15 @@ def cases(noise: bool = True) -> tuple[AttackCase, ...]:
         mixture = mechanism.release(Records(members, world.space, fit, device, labels, CLASSES)).mixture
         about = (members, labels, outsiders, outsider_labels, CLASSES, fit, mechanism, device)
         widths = np.random.default_rng(classes[0]).random(50)
-        found.append(AttackCase(device, mixture, world.space, pool, world.labels, *about, widths))
+        answers = partial(_answers, device, len(members), len(outsiders))
+        found.append(AttackCase(device, mixture, world.space, pool, world.labels, *about, widths, answers))
     return tuple(found)
+
+
+def _answers(device: int, members: int, outsiders: int) -> ModelAnswers:
+    random = np.random.default_rng(device)
+    shares = random.dirichlet(np.ones(CLASSES), size=2)
+    return ModelAnswers(random.normal(size=members), random.normal(size=outsiders), *shares)
 
 
 def every_guess_has_its_truth(attack: Attack, noise: bool) -> None:
@@ -78,4 +85,4 @@ def the_same_cases_give_the_same_summary(attack: Attack) -> None:
 def without_models_it_is_refused(attack: Attack) -> None:
     """Runs that prune nothing have no edge models to look at."""
     with expect_raises(DataError, "a run without edge models", "edge models"):
-        attack.run([replace(case, widths=None) for case in cases()])
+        attack.run([replace(case, widths=None, answers=None) for case in cases()])

@@ -56,6 +56,7 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 def test_attacks_end_in_a_json_line_and_leave_a_row_a_device(plain: Record, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["membership", "lira", "label_mix", "nearest", "retrieval", "linkage", "architecture"]
+    names += ["model_membership", "model_label_mix"]
     asked = [word for name in names for word in ("--attack", name)]
     assert main(["attack", str(plain.folder), *asked, "--set", "lira.shadows=6"]) == 0
     found = {line["attack"]: line for line in lines_of(capsys)}
@@ -69,6 +70,7 @@ def test_attacks_end_in_a_json_line_and_leave_a_row_a_device(plain: Record, caps
         assert (plain.folder / "attacks" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((plain.folder / "attacks" / f"{name}.json").read_text()) == line
     assert found["label_mix"]["auc"] > 0.8  # type: ignore[operator]
+    assert found["model_label_mix"]["auc"] > 0.6  # type: ignore[operator]
 
 
 def test_the_attacked_report_is_the_one_that_was_sent(plain: Record, capsys: pytest.CaptureFixture[str]) -> None:
