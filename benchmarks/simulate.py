@@ -106,14 +106,14 @@ def _forked(measure: Callable[[], list[float]]) -> dict[str, Any]:
         os.close(reading)
         answer: dict[str, Any]
         try:
-            before, start, cpu = _peak(), time.perf_counter(), time.process_time()
+            before, start, cpu = peak_gb(), time.perf_counter(), time.process_time()
             first, *phases = measure()
             answer = {
                 "seconds": sorted(phases)[len(phases) // 2],
                 "first_phase_seconds": first,
                 "whole_seconds": time.perf_counter() - start,
                 "cpu_seconds_per_phase": (time.process_time() - cpu) / (1 + len(phases)),
-                "peak_rss_gb": round(_peak() - before, 4),
+                "peak_rss_gb": round(peak_gb() - before, 4),
             }
         except Exception as error:
             answer = {"failed": f"{type(error).__name__}: {error}"}
@@ -126,6 +126,7 @@ def _forked(measure: Callable[[], list[float]]) -> dict[str, Any]:
     return answer
 
 
-def _peak() -> float:
+def peak_gb() -> float:
+    """Return the most memory that this process has had."""
     scale = 1 if os.uname().sysname == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.simulate import peak_gb
 from fedprune.core.files import write_json
 from fedprune.core.random import stream
 from fedprune.devices.budget import Budget
@@ -110,10 +111,16 @@ def _run(overrides: list[str]) -> dict[str, float]:
 
 
 class Watch:
-    """Adds up the processor seconds inside some functions; what one of them calls of the others counts once."""
+    """Adds up the processor seconds inside some functions; what one of them calls of the others counts once.
+
+    Attributes:
+        seconds: By part.
+        peak: The most memory (GB) that the process had had when a part was last left.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.peak: dict[str, float] = {}
         self._inside = False
 
     def follow(self, part: str, name: str) -> None:
@@ -130,8 +137,9 @@ class Watch:
                 return function(*values, **named)
             finally:
                 self.seconds[part] += time.process_time() - began
+                self.peak[part] = peak_gb()
                 self._inside = False
 
-        for each in [module for key, module in sys.modules.items() if key.startswith("fedprune")]:
+        for each in [module for key, module in sys.modules.items() if key.startswith(("fedprune", "benchmarks"))]:
             for key in [key for key, value in vars(each).items() if value is function]:
                 setattr(each, key, timed)

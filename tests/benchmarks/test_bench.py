@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from fedprune.cli import bench
@@ -15,6 +16,8 @@ TINY = {
     "operators": "--bases deit_tiny --passes 1",
     "precision": "--bases glyphs --batch 2 --seconds 0.2",
     "refit": "--devices 1 --proxy 4 --size 32 --rounds 1 --precisions fp32",
+    "scale": "--devices 2 --synthetic 4,8 --cohorts kmeans --output OUT data.train_per_class=16 "
+    "data.test_per_class=4 partition.choice=random partition.max_train=40 partition.max_test=24 proxy_size=16",
     "simulate": "--devices 2 --payload 0 --engines loop,inline --phases 1",
     "speedup": "--bases deit_tiny --batches 1 --runtimes torch --seconds 0.1",
     "surgery": "--bases deit_tiny --rounds 1",
@@ -54,6 +57,17 @@ def test_deriving_is_timed_against_both_slow_ways(tmp_path, capsys):
     assert (line["devices"], line["measured_devices"], line["union"]) == (2, 1, pytest.approx(6, abs=2))
     assert 0 < line["bank_seconds"] < line["seconds"]
     assert min(line["torch_pruning_seconds_scaled"], line["per_device_seconds_scaled"]) > 0
+
+
+def test_scale_tells_every_phase_and_how_it_grows(tmp_path, capsys):
+    fitted = tiny("scale", tmp_path, capsys)
+    assert {f"synthetic, cohorts=kmeans: {phase}" for phase in ("reports", "proxy sets", "record")} <= fitted.keys()
+    phases = pd.read_csv(tmp_path / "phases.csv").set_index(["kind", "devices", "phase"])
+    few, more = (phases.loc["synthetic", devices]["bytes"]["reports"] for devices in (4, 8))
+    assert more == pytest.approx(2 * few, rel=0.02)
+    assert phases.loc["real", 2]["cpu_seconds"].gt(0).all()
+    assert "| cohorts |" in (tmp_path / "phases.md").read_text()
+    assert (tmp_path / "phases.png").stat().st_size > 10_000
 
 
 def test_limits_in_milliseconds_are_kept_by_prediction_and_compared_with_what_was_measured(tmp_path, capsys):
