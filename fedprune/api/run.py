@@ -22,7 +22,7 @@ from fedprune.experiment.run import execute
 from fedprune.experiment.verify import check_model
 from fedprune.privacy.ledger import Ledger
 from fedprune.protocol.private import open_local
-from fedprune.report.accuracy_figure import accuracy_against_budget
+from fedprune.report.accuracy_figure import accuracy_lost
 from fedprune.report.run_table import average_rows, device_rows
 from fedprune.vit.base import Preprocess
 
@@ -86,8 +86,8 @@ class Run:
         return Ledger.from_rows(self.record.ledger)
 
     def plot(self) -> "Figure":
-        """Draw accuracy against parameters kept, one dot a device."""
-        return accuracy_against_budget(self.record)
+        """Draw the accuracy lost against parameters removed, one dot a device."""
+        return accuracy_lost(self.record)
 
     def edge_model(self, device: int) -> DeviceModel:
         """Return the model of a device: the stored one of a run with `save_models=true`, else derived again.

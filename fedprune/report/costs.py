@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fedprune.experiment.record import Record
 from fedprune.privacy.ledger import Ledger
 from fedprune.report.drawings import png_uri
-from fedprune.report.style import COLOURS, new_figure, tidy_axes
+from fedprune.report.style import COLOURS, GREY, legend_beside, new_figure, tidy_axes
 from fedprune.study.measure_speed import Speed
 
 
@@ -65,12 +65,12 @@ def _timeline(devices: pd.DataFrame, times: pd.DataFrame, closed: float) -> Figu
     order = times["report_s"].sort_values(na_position="last").index
     places = np.arange(len(order))
     report, finish = times.loc[order, "report_s"], times.loc[order, "finish_s"]
-    figure = new_figure(7, 0.9 + 0.17 * min(max(len(order), 6), 60))
+    figure = new_figure(6, 0.9 + 0.17 * min(max(len(order), 6), 60))
     axes = figure.add_subplot()
     axes.hlines(places, report, finish, color="0.85", lw=1.2, zorder=1)
     axes.plot(report, places, "o", color=COLOURS[4], ms=5, label="report is in")
     axes.plot(finish, places, "s", color=COLOURS[0], ms=4.5, label="edge model is evaluated")
-    axes.axvline(closed, color="0.4", lw=0.8, ls=":", label="reports closed")
+    axes.axvline(closed, color=GREY, lw=0.8, ls=":", label="reports closed")
     axes.set_xscale("log")
     if len(order) <= 60:
         axes.set_yticks(places, devices.loc[order, "device"].astype(str), fontsize=6.5)
@@ -78,7 +78,7 @@ def _timeline(devices: pd.DataFrame, times: pd.DataFrame, closed: float) -> Figu
         axes.set_yticks([])
     axes.invert_yaxis()
     tidy_axes(axes, xlabel="virtual time (s)", ylabel="device")
-    axes.legend(frameon=False, fontsize="small")
+    legend_beside(figure)
     return figure
 
 
@@ -110,7 +110,7 @@ def attacks(record: Record) -> list[dict[str, Any]]:
         picture = path.with_suffix(".png")
         found.append(
             {
-                "name": path.stem,
+                "name": path.stem.replace("_", " "),
                 "auc": _rate(values, "auc"),
                 "at_1": _rate(values, "tpr_at_1pct_fpr"),
                 "guesses": f"{values['positives']} + {values['negatives']}",

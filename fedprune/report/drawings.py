@@ -4,23 +4,30 @@ import base64
 import io
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedprune.report.style import GREY
 from fedprune.vit.shape import BlockShape, Shape
 
 ATTENTION, MLP = "#56B4E9", "#E69F00"
 HEIGHT, BAR, GAP = 44, 7, 5  # of the drawing of a model's blocks, in pixels
 
 
-def inline_svg(figure: Figure) -> Markup:
-    """Return a figure as an SVG element."""
+def inline_svg(figure: Figure, alt: str) -> Markup:
+    """Return a figure as an SVG element whose ink is that of the page around it, light or dark.
+
+    Args:
+        figure: What is drawn; black and `style.GREY` become the page's own.
+        alt: What it shows, in words.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])
+    text = buffer.getvalue().replace("#000000", "currentColor").replace(to_hex(GREY), "var(--soft)")
+    return Markup(f'<svg role="img" fill="currentColor" aria-label="{escape(alt)}"{text[text.index("<svg") + 4 :]}')
 
 
 def inline_png(figure: Figure, dpi: int = 110) -> str:
@@ -39,7 +46,7 @@ def contact_sheet(images: NDArray[np.uint8], columns: int = 16, side: int = 40) 
         side: Side of each image on the sheet in pixels.
     """
     lines = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (side + 2), lines * (side + 2)), "white")
+    sheet = Image.new("RGBA", (min(columns, len(images)) * (side + 2), lines * (side + 2)))
     for number, pixels in enumerate(images):
         tile = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
         sheet.paste(tile, (number % columns * (side + 2), number // columns * (side + 2)))
@@ -58,21 +65,24 @@ def draw_blocks(base: Shape, edge: Shape | None, kept: tuple[int, ...]) -> Marku
     """
     blocks = dict(zip(kept, edge.blocks if edge else (), strict=False))
     width = len(base.blocks) * (2 * BAR + GAP)
-    parts = [f'<svg class="blocks" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" role="img">']
+    parts, stay = [], []
     for index, full in enumerate(base.blocks):
         left = index * (2 * BAR + GAP)
         stays = blocks.get(index, BlockShape(0, 0, 0, 0))
         attention = stays.heads * (stays.qk + stays.v) / (full.heads * (full.qk + full.v))
+        stay.append(f"{100 * attention:.0f} / {100 * stays.neurons / full.neurons:.0f}")
         parts += _bar(left, attention, ATTENTION, f"block {index}: {stays.heads} heads of {stays.qk} + {stays.v}")
         parts += _bar(left + BAR, stays.neurons / full.neurons, MLP, f"block {index}: {stays.neurons} neurons")
-    return Markup("".join([*parts, "</svg>"]))
+    alt = f"Kept of attention / MLP in each block, in percent: {', '.join(stay)}"
+    size = f'viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}"'
+    return Markup(f'<svg class="blocks" {size} role="img" aria-label="{alt}">{"".join(parts)}</svg>')
 
 
 def _bar(left: int, share: float, colour: str, title: str) -> list[str]:
     full, height = HEIGHT - 2, (HEIGHT - 2) * share
     place = f'<rect x="{left + 0.5}" width="{BAR - 1}"'
     return [
-        f'{place} y="1" height="{full}" fill="none" stroke="#ccc" stroke-width="0.6"/>',
+        f'{place} y="1" height="{full}" fill="none" stroke="currentColor" stroke-opacity="0.3" stroke-width="0.6"/>',
         f'{place} y="{1 + full - height:.1f}" height="{height:.1f}" fill="{colour}"><title>{title}</title></rect>',
     ]
 
@@ -87,10 +97,12 @@ def draw_label_mix(counts: NDArray[np.int64]) -> Markup:
         for label, count in enumerate(counts.tolist())
         if count
     )
-    line = f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="#999"/>'
-    return Markup(
-        f'<svg class="mix" viewBox="0 0 {width} {height + 1}" width="{width}" height="{height + 1}">{bars}{line}</svg>'
-    )
+    line = f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="currentColor" stroke-opacity="0.5"/>'
+    there = counts[counts > 0]
+    spread = f", {there.min()} to {there.max()} of each" if len(there) else ""
+    alt = f"Private images of {len(there)} of {len(counts)} classes{spread}"
+    size = f'viewBox="0 0 {width} {height + 1}" width="{width}" height="{height + 1}"'
+    return Markup(f'<svg class="mix" {size} role="img" aria-label="{alt}">{bars}{line}</svg>')
 
 
 def png_uri(data: bytes) -> str:

@@ -8,10 +8,22 @@ from fedprune.report.style import COLOURS, GREY, new_figure, tidy_axes
 from fedprune.report.table import Table
 
 
+def describe_cells(table: Table) -> str:
+    """Say in words what the figure shows."""
+    column = _column(table)
+    means = {row: table.cells[row, column].estimate.mean for row in table.rows}
+    known = sorted((row for row in means if not math.isnan(means[row])), key=means.__getitem__, reverse=True)
+    if not known:
+        return "No choice has a finished run."
+    best, worst = (f"{means[row]:.1f} % with {row}" for row in (known[0], known[-1]))
+    text = f"Accuracy ({column}) of {len(known)} choices: {best}"
+    return text if len(known) == 1 else f"{text} is the highest, {worst} the lowest"
+
+
 def accuracy_of_cells(table: Table) -> Figure:
     """Draw the first column that is an edge model's accuracy, a line a row of the table."""
-    column = "edge model" if "edge model" in table.columns else table.columns[0]
-    figure = new_figure(7, 0.6 + 0.3 * max(len(table.rows), 2))
+    column = _column(table)
+    figure = new_figure(5.2, 0.9 + 0.32 * max(len(table.rows), 2))
     axes = figure.add_subplot()
     for place, row in enumerate(reversed(table.rows)):
         value = table.cells[row, column].estimate
@@ -22,5 +34,10 @@ def accuracy_of_cells(table: Table) -> Figure:
         if reference and reference.estimate.seeds:
             axes.plot(reference.estimate.mean, place, marker="|", ms=10, color=GREY)
     axes.set_yticks(range(len(table.rows)), [row.replace(", ", "\n") for row in reversed(table.rows)], fontsize=7)
-    tidy_axes(axes, xlabel=f"{column} (%), bar: standard deviation over devices; tick: base + sub-classifier")
+    axes.set_ylim(-0.6, len(table.rows) - 0.4)
+    tidy_axes(axes, xlabel=f"{column} (%); bar: standard deviation over devices,\ntick: base + sub-classifier")
     return figure
+
+
+def _column(table: Table) -> str:
+    return "edge model" if "edge model" in table.columns else table.columns[0]

@@ -121,8 +121,9 @@ def _note(folder: Path, stem: str, entry: dict[str, Any]) -> None:
 
 
 def commit() -> str:
-    """Return the commit of the working tree, with `+changes` where it has uncommitted ones; empty outside of git."""
+    """Return the commit that fedprune lies in, with `+changes` where there are uncommitted ones; else nothing."""
     try:
+        _git("ls-files", "--error-unmatch", __file__)  # where it lies in another project, that one says nothing
         head = _git("rev-parse", "HEAD")
         return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no") else head
     except (OSError, subprocess.CalledProcessError):
@@ -140,7 +141,8 @@ def hardware() -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    here = ["git", "-C", str(Path(__file__).parent)]
+    return subprocess.run([*here, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _distinct(values: Iterable[Any]) -> Any:

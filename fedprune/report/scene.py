@@ -37,16 +37,11 @@ class Scene(Replay):
         """Return what a device holds."""
         return self.simulation.shard(device)
 
-    def proxy_images(self, device: int, count: int) -> Pixels:
-        """Return a few images of a device's proxy set."""
-        chosen = self.some(self.proxy(device).indices, count, "proxy", device)
-        return self.server.images.read(chosen)
-
-    def nearest_public(self, device: int, count: int) -> Pixels:
-        """Return the pool image nearest to each mean of a device's mixture, of the heaviest components first."""
+    def nearest_public(self, device: int, count: int) -> IntArray:
+        """Return the place in the pool of the image nearest to each mean of a device's mixture, the heaviest first."""
         mixture = self.report(device).mixture
         heaviest = np.argsort(-mixture.weights, kind="stable")
-        return self.pool.read(retrieve(mixture.means[heaviest], self.simulation.public.points)[:count])
+        return retrieve(mixture.means[heaviest], self.simulation.public.points)[:count]
 
     @lru_cache(maxsize=64)  # noqa: B019 (a scene lives as long as its page)
     def edge(self, device: int) -> EdgeModel:
