@@ -176,7 +176,9 @@ def _synthetic(overrides: list[str], devices: int) -> list[dict[str, Any]]:
     uploads = [make_report(simulation.shard(device), simulation.public.space) for device in simulation.devices]
     watch = _watch()
     state = _round(config, simulation.public, devices)
-    for device, upload in _drawn(uploads, simulation.public, devices, config.seed):
+    released = config.setup().book(uploads[0].ledger)
+    for device, report in _drawn(uploads, simulation.public, devices, config.seed):
+        upload = Upload(report, released)
         take_report(state, device, partial(_same, upload))
     for delivery in deliveries(state):
         take_evaluation(state, delivery.device, EDGE, lambda _: Evaluation(0, 0, 0, 0))
@@ -217,7 +219,7 @@ def _round(config: RunConfig, world: PublicWorld, devices: int) -> Round:
     return Round(server, rows, journal, config.setup().personal)
 
 
-def _drawn(uploads: list[Upload], world: PublicWorld, devices: int, seed: int) -> Iterator[tuple[int, Upload]]:
+def _drawn(uploads: list[Upload], world: PublicWorld, devices: int, seed: int) -> Iterator[tuple[int, bytes]]:
     """Yield reports whose mixtures lie around real ones: means moved a little, weights drawn anew."""
     real = [check_report(upload.report, world.expected(device)) for device, upload in enumerate(uploads)]
     for device in range(devices):
@@ -226,4 +228,4 @@ def _drawn(uploads: list[Upload], world: PublicWorld, devices: int, seed: int) -
         means = mixture.means + 0.1 * np.sqrt(world.space.variance) * random.normal(size=mixture.means.shape)
         weights = random.dirichlet(1 + 20 * mixture.weights)
         drawn = Mixture(weights, means, mixture.covariances, mixture.covariance)
-        yield device, Upload(pack_report(Report(device, drawn, near.budget, near.images)), uploads[0].ledger)
+        yield device, pack_report(Report(device, drawn, near.budget, near.images))

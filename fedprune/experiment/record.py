@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from fedprune.core.errors import DataError, ReportRejected
-from fedprune.core.files import read_json, write_json, write_text
+from fedprune.core.files import MAX_JSON, read_json, write_json, write_text
 from fedprune.core.hashing import content_hash, file_hash
 from fedprune.core.text import describe
 from fedprune.experiment.config import RunConfig
@@ -36,6 +36,7 @@ FILES = (CONFIG, "provenance.json", DEVICES, LEDGER, REPORTS, ROWS, SHAPES)
 FOLDERS = ("models", "reports", "rows", "shapes")  # the last three of earlier versions, a file an entry
 OF_A_DEVICE = re.compile(rf"({'|'.join(FOLDERS)})/([1-9]\d*000/)?device-\d{{3,9}}\.[a-z]+")
 AGAIN = "Delete the folder and run again."
+MAX_RELEASED = 2**14  # bytes of a device's entries in the ledger, as JSON
 HASH = 64  # hexadecimal digits of the hashes of files
 CONTENT: Mapping[str, Any] = {
     "schema_version": int, "run": str, "identity": str, "made_from": dict, "finished": str, "title": str, "digest": str,
@@ -133,7 +134,7 @@ def write_record(
     """
     write_devices(folder / DEVICES, rows)
     devices = read_devices(folder / DEVICES)
-    write_json(folder / LEDGER, list(ledger))
+    write_text(folder / LEDGER, "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in ledger) + "\n]\n")
     statuses = devices["status"].value_counts()
     values = {
         "schema_version": SCHEMA_VERSION,
@@ -177,7 +178,8 @@ def read_record(folder: Path) -> Record:
     """
     try:
         values = _checked(folder, _read(folder / RECORD))
-        devices, ledger = read_devices(folder / DEVICES), _read(folder / LEDGER)
+        devices = read_devices(folder / DEVICES)
+        ledger = _read(folder / LEDGER, max(MAX_JSON, len(devices) * MAX_RELEASED))
         Ledger.from_rows(ledger)
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no finished run. Give the folder of one, for instance below runs/.") from error
@@ -192,9 +194,9 @@ def read_record(folder: Path) -> Record:
     return Record(folder, values, devices, ledger)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, limit: int = MAX_JSON) -> Any:
     try:
-        return read_json(path)
+        return read_json(path, limit)
     except DataError as error:
         raise DataError(f"{error} {AGAIN}") from error
 
