@@ -119,9 +119,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def numbered(folder: Path, number: int, ending: str = "") -> Path:
-    """Return where in `folder` a device's own file or folder lies: the first thousand there, each further one apart."""
-    return (folder if number < 1000 else folder / f"{number // 1000}000") / f"device-{number:03d}{ending}"
+def thousand_of(folder: Path, number: int) -> Path:
+    """Return where below `folder` a device's own file lies: of the first thousand there, of each further one apart."""
+    return folder if number < 1000 else folder / f"{number // 1000}000"
 
 
 def shipped(name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from fedprune.core.entries import Entries
 from fedprune.core.errors import ConfigError, DataError, ReportRejected
-from fedprune.core.files import numbered, read_bytes, read_json
+from fedprune.core.files import read_bytes, read_json, thousand_of
 from fedprune.core.hashing import content_hash
 from fedprune.core.registry import build
 from fedprune.core.text import describe
@@ -117,7 +117,7 @@ class Journal(Observer):
 
 def model_file(folder: Path, device: int) -> Path:
     """Return where a run with `save_models=true` keeps a device's edge model."""
-    return numbered(folder / "models", device, ".safetensors")
+    return thousand_of(folder / "models", device) / f"device-{device:03d}.safetensors"
 
 
 def read_shapes(folder: Path) -> dict[int, Shape]:

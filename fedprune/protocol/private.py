@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedprune.core.cache import cached_array
 from fedprune.core.errors import DataError
+from fedprune.core.files import thousand_of
 from fedprune.core.hashing import content_hash
 from fedprune.data.images import Dataset, ImageSet, Partition
 from fedprune.data.public import PublicImages, cut_public
@@ -86,8 +87,7 @@ class PrivateShard:
 
 def own_cache(cache: Path, device: int) -> Path:
     """Return where what a device has computed is kept; nobody else reads it."""
-    number = f"{device:03d}"
-    return cache / "devices" / number if device < 1000 else cache / "devices" / f"{device // 1000}000" / number
+    return thousand_of(cache / "devices", device) / f"{device:03d}"
 
 
 class LocalData:

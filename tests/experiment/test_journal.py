@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from base64 import b64decode
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedprune.core import files
-from fedprune.core.files import numbered, write_bytes, write_json
-from fedprune.experiment.journal import REPORTS, ROWS, Journal, count_kept
+from fedprune.core.files import write_bytes, write_json
+from fedprune.experiment.journal import REPORTS, ROWS, Journal, count_kept, model_file
 from fedprune.experiment.run import execute
 from fedprune.mixture.report import check_report, pack_report
 from fedprune.protocol.answers import Upload
 from fedprune.protocol.device import make_report
 from fedprune.protocol.kept import IndexSets, Rows, reports_of
 from fedprune.protocol.observer import Observer
+from fedprune.protocol.private import own_cache
 from fedprune.protocol.round import Round, take_report
 from fedprune.protocol.row import first_row
 from fedprune.protocol.server import Server
@@ -84,9 +86,9 @@ def test_a_run_that_an_earlier_version_began_goes_on(configure, tmp_path):
 
 
 def test_no_folder_has_more_than_a_thousand_devices_own_files(tmp_path):
-    places = [numbered(tmp_path, device, ".x") for device in (0, 999, 1000, 123_456)]
-    names = [str(place.relative_to(tmp_path)) for place in places]
-    assert names == ["device-000.x", "device-999.x", "1000/device-1000.x", "123000/device-123456.x"]
+    for place in (model_file, own_cache):
+        folders = Counter(place(tmp_path, device).parent for device in range(5000))
+        assert list(folders.values()) == [1000] * 5
 
 
 @given(st.sampled_from([1, 255, 256, 65_535, 65_536, 2**32]), st.data())
