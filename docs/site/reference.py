@@ -56,7 +56,8 @@ def options_page() -> str:
     """Return the page of all options, as the registry has them."""
     parts = [_title("Options")]
     for kind, facts in KINDS.items():
-        parts.append(f"{_title(f'{kind}=', '-')}\n``fedprune list {facts.plural}``\n")
+        room = facts.room.removeprefix("fedprune.")
+        parts += [_title(f"{kind}=", "-"), f"``fedprune list {facts.plural}``, in :doc:`{room}`\n"]
         for name, option in registered(kind).items():
             sentence = inline((option.__doc__ or "").split("\n")[0])
             parts.append(f":class:`{kind}={name} <{option.__module__}.{option.__qualname__}>`\n   {sentence}")
