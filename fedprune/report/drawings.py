@@ -30,15 +30,15 @@ def inline_svg(figure: Figure, alt: str) -> Markup:
     return Markup(f'<svg role="img" fill="currentColor" aria-label="{escape(alt)}"{text[text.index("<svg") + 4 :]}')
 
 
-def inline_png(figure: Figure, dpi: int = 110) -> str:
-    """Return a figure as a data URI."""
+def inline_photo(figure: Figure, dpi: int = 110) -> str:
+    """Return a figure of images as a data URI (WebP: a tenth of a PNG's bytes)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return png_uri(buffer.getvalue())
+    figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 85})
+    return _uri("webp", buffer.getvalue())
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int = 16, side: int = 40) -> str:
-    """Return images side by side as one PNG data URI.
+    """Return images side by side as one data URI (WebP).
 
     Args:
         images: (n, height, width, 3) bytes.
@@ -51,8 +51,8 @@ def contact_sheet(images: NDArray[np.uint8], columns: int = 16, side: int = 40) 
         tile = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
         sheet.paste(tile, (number % columns * (side + 2), number // columns * (side + 2)))
     buffer = io.BytesIO()
-    sheet.save(buffer, format="png", optimize=True)
-    return png_uri(buffer.getvalue())
+    sheet.save(buffer, format="webp", quality=90)
+    return _uri("webp", buffer.getvalue())
 
 
 def draw_blocks(base: Shape, edge: Shape | None, kept: tuple[int, ...]) -> Markup:
@@ -107,4 +107,8 @@ def draw_label_mix(counts: NDArray[np.int64]) -> Markup:
 
 def png_uri(data: bytes) -> str:
     """Return a PNG file as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return _uri("png", data)
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -63,9 +63,9 @@ def draw(study: Study, scale: str, tidy: pd.DataFrame) -> Figure:
 def _of_errors(study: Study, tidy: pd.DataFrame) -> str:
     """Say what bands and small points are."""
     seeds = tidy["seed"].nunique()
-    if seeds < MINIMUM_SEEDS:
-        return f"{seeds} seeds, each a small point: too few for intervals"
     heat = study.drawing["kind"] == "heat"
+    if seeds < MINIMUM_SEEDS:
+        return f"{seeds} seeds{'' if heat else ', each a small point'}: too few for intervals"
     of_devices = "device" in tidy and tidy["device"].notna().any()
     if "differences" in study.drawing:
         pairs = "device within seed" if of_devices else "seed"

@@ -16,7 +16,7 @@ from fedprune.experiment.summary import ACCURACIES, accuracies, labels_of
 from fedprune.report.accuracy_figure import accuracy_lost, describe_accuracy, title_of
 from fedprune.report.cards import cards_of
 from fedprune.report.costs import attacks, clock, costs, released_fields, total_spent
-from fedprune.report.drawings import inline_png, inline_svg
+from fedprune.report.drawings import inline_photo, inline_svg
 from fedprune.report.page import write_page
 from fedprune.report.pictures import show_rollout
 from fedprune.report.proxy_sheets import proxies_of, rests_on_few
@@ -124,4 +124,4 @@ def _rollout(record: Record, scene: Scene) -> dict[str, str] | None:
         return None
     tasks = [scene.tasks()[device] for device in devices]
     alt = f"Three test images each of the devices {' and '.join(tasks)}, and where the base and both edge models look"
-    return {"src": inline_png(show_rollout(scene, {"images": 3, "devices": devices})), "alt": alt}
+    return {"src": inline_photo(show_rollout(scene, {"images": 3, "devices": devices})), "alt": alt}
