@@ -48,6 +48,24 @@ def test_the_navigation_has_every_page():
     assert set(PAGES) - {ROOT / "README.md", ROOT / "docs" / "README.md"} <= listed
 
 
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [
+        ("data", "data"),
+        ("data", "partition"),
+        ("methods", "method"),
+        ("methods", "recovery"),
+        ("methods", "selector"),
+        ("privacy", "attack"),
+        ("privacy", "mechanism"),
+        ("tokens", "tokens"),
+    ],
+)
+def test_a_page_on_options_of_a_kind_has_all_of_them(page, kind):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert [name for name in names(kind) if not re.search(rf"[`=]{name}\b", text)] == []
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_has_every_option(tmp_path):
     pytest.importorskip("furo", reason="The extra `docs` is not installed.")
