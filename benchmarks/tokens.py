@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-STUDIES = ("speed", "accuracy")
+STUDIES = ("speed", "accuracy", "breakeven")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,11 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study",
         choices=STUDIES,
         default="speed",
-        help="speed (random weights); accuracy (ImageNet sample, training-free)",
+        help="speed (random weights); accuracy (ImageNet sample, training-free); breakeven (from which size on)",
     )
     parser.add_argument("--out", type=Path, default=Path("results/tokens"), help="folder of the CSV files")
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="speed: DeiT sizes")
-    parser.add_argument("--repeats", type=int, default=5, help="speed: timed passes of each model")
+    parser.add_argument("--repeats", type=int, default=5, help="speed, breakeven: timed passes of each model")
     parser.add_argument("--images", type=int, default=400, help="accuracy: test images")
     parser.add_argument("--only", nargs="+", default=[], help="some of the reducers")
     parser.add_argument("--runtimes", nargs="+", default=["torch", "onnxruntime"], help="speed: which runtimes")
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one study."""
     if arguments.study == "speed":
         return speed(arguments)
-    for row in accuracy(arguments):
+    for row in breakeven(arguments) if arguments.study == "breakeven" else accuracy(arguments):
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return 0
 
@@ -48,6 +48,14 @@ def speed(arguments: argparse.Namespace) -> int:
         rows.append(row)
     print(json.dumps({"bench": "tokens", "max_abs_error_float64": largest_error(reducers), **summary(rows)}))
     return 0
+
+
+def breakeven(arguments: argparse.Namespace) -> Iterable[dict[str, object]]:
+    """Gains over the base by tokens, width, runtime and batch size."""
+    from benchmarks.tokens_accuracy import Table
+    from benchmarks.tokens_breakeven import KEYS, breakeven_points
+
+    return breakeven_points(arguments.repeats, Table(arguments.out / "breakeven" / "speed.csv", KEYS))
 
 
 def accuracy(arguments: argparse.Namespace) -> Iterable[dict[str, object]]:

@@ -24,7 +24,7 @@ class DynamicStage(LearnedStage):
         self.embed = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         self.score = perceptron(width, width // 2, width // 4, 2)
 
-    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
+    def logits(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return (batch, tokens, 2) log-probabilities."""
         return self.score(local_and_global(self.embed(x), mask)).log_softmax(dim=-1)  # type: ignore[no-any-return]
 

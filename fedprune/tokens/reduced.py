@@ -102,29 +102,31 @@ class ReducedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, classes) logits of (batch, 3, size, size) images."""
-        return self.run(images).logits
+        return self._classify(self._through(images))
 
     def run(self, images: Tensor) -> Pass:
         """Pass images through and tell what became of their tokens."""
-        vit: Any = self.backbone
-        tokens = Tokens(stem(vit, images), self.shape.prefix_tokens)
-        counts: list[tuple[Tensor, ...]] = []
-        protected = []
-        stages = self.at
-        for index, block in enumerate(vit.blocks):
-            tokens, seen = self._block(block, stages.get(index), tokens)
-            counts.append(seen)
-            protected.append(tokens.mask[:, : tokens.protected].detach().sum(1))
-        entering, attending, mlp, leaving = (tuple(row[place] for row in counts) for place in range(4))
-        trace = Trace(entering, attending, mlp, leaving, tuple(protected))
+        seen: list[Tensor] = []
+        tokens = self._through(images, seen)
+        entering, attending, mlp, leaving, protected = (tuple(seen[place::5]) for place in range(5))
+        trace = Trace(entering, attending, mlp, leaving, protected)
         return Pass(self._classify(tokens), tokens.x, tokens.alive, tokens.protected, trace)
 
-    def _block(self, block: Any, stage: Stage | None, tokens: Tokens) -> tuple[Tokens, tuple[Tensor, ...]]:
-        counts = [self._counts(tokens)]
+    def _through(self, images: Tensor, seen: list[Tensor] | None = None) -> Tokens:
+        """Return the tokens behind the last block; to `seen` go the five counts of a `Trace` of each block in turn."""
+        vit: Any = self.backbone
+        tokens, stages = Tokens(stem(vit, images), self.shape.prefix_tokens), self.at
+        for index, block in enumerate(vit.blocks):
+            tokens = self._block(block, stages.get(index), tokens, seen)
+            if seen is not None:
+                seen.append(tokens.mask[:, : tokens.protected].detach().sum(1))
+        return tokens
+
+    def _block(self, block: Any, stage: Stage | None, tokens: Tokens, seen: list[Tensor] | None) -> Tokens:
+        self._count(tokens, seen)
         if stage is not None:
-            count = stage.count_before(tokens.x.shape[1], tokens.protected)
-            tokens = self._remove(stage.before(tokens), stage, count)
-        counts.append(self._counts(tokens))
+            tokens = self._before(tokens, stage)
+        self._count(tokens, seen)
         if block.attn is not None:
             needs = "" if stage is None else stage.needs
             explicit = needs == "weights" or (needs == "class" and not self._classified)
@@ -133,26 +135,31 @@ class ReducedModel(nn.Module):
             if stage is not None:
                 count = stage.count_between(tokens.x.shape[1], tokens.protected)
                 tokens = self._remove(stage.between(tokens, attended), stage, count)
-        counts.append(self._counts(tokens))
+        self._count(tokens, seen)
         if block.mlp is not None:
             tokens = tokens.with_x(tokens.x + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens.x)))))
         if stage is not None:
             tokens = stage.after(tokens)
-        counts.append(self._counts(tokens))
-        return tokens, tuple(counts)
+        self._count(tokens, seen)
+        return tokens
 
     @property
     def _classified(self) -> bool:
         return self.shape.prefix_tokens > 0
 
+    def _before(self, tokens: Tokens, stage: Stage) -> Tokens:
+        if self.masked:
+            return stage.before(tokens)
+        return stage.before(tokens).compact(None) if stage.ragged else stage.gathered(tokens)
+
     def _remove(self, tokens: Tokens, stage: Stage, count: int) -> Tokens:
         return tokens if self.masked else tokens.compact(None if stage.ragged else count)
 
     @staticmethod
-    def _counts(tokens: Tokens) -> Tensor:
-        if tokens.alive is None:
-            return tokens.x.new_full((tokens.x.shape[0],), tokens.x.shape[1])
-        return tokens.counts
+    def _count(tokens: Tokens, seen: list[Tensor] | None) -> None:
+        if seen is not None:
+            everywhere = tokens.x.new_full((tokens.x.shape[0],), tokens.x.shape[1])
+            seen.append(everywhere if tokens.alive is None else tokens.counts)
 
     def _classify(self, tokens: Tokens) -> Tensor:
         vit: Any = self.backbone

@@ -48,6 +48,13 @@ class Stage(nn.Module):
         """Reduce in front of the block."""
         return tokens
 
+    def gathered(self, tokens: Tokens) -> Tokens:
+        """Reduce in front of the block and remove what `before` marks, where the number of tokens is fixed.
+
+        A stage may do so in fewer steps; the outcome is the same.
+        """
+        return self.before(tokens).compact(self.count_before(tokens.x.shape[1], tokens.protected))
+
     def between(self, tokens: Tokens, attended: Attended) -> Tokens:
         """Reduce between the block's attention and its MLP."""
         return tokens

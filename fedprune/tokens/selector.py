@@ -1,6 +1,7 @@
 """What the learned selectors share: they score tokens in front of a block and keep some of them."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedprune.tokens.reducer import Count, Stage
-from fedprune.tokens.state import Tokens, shares, straight_through, top
+from fedprune.tokens.state import Tokens, ranked, rows, shares, straight_through, top
 
 PACKAGES = ("none", "sum", "weighted_mean", "mean")
 
@@ -41,8 +42,11 @@ class LearnedStage(Stage):
         self.register_buffer("threshold", torch.zeros(()))
 
     @abstractmethod
-    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return (batch, tokens, 2) log-probabilities of staying and going of patch tokens (batch, tokens, width)."""
+    def logits(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (batch, tokens, 2) log-probabilities of staying and going of patch tokens (batch, tokens, width).
+
+        `mask` (batch, tokens) is 1 for those that are there; None when all are.
+        """
 
     def before(self, tokens: Tokens) -> Tokens:
         """Score, decide, package, mark."""
@@ -57,6 +61,26 @@ class LearnedStage(Stage):
         weights = lost if self.package == "mean" else lost * logits[..., 0].exp().to(lost.dtype)
         weights = weights if self.package == "sum" else shares(weights)
         return reduced.insert(weights[:, None, :] @ x, (lost.detach().sum(1, keepdim=True) > 0).to(lost.dtype))
+
+    def gathered(self, tokens: Tokens) -> Tokens:
+        """Do the same where all tokens are there and none carries more than its values: indices in place of marks."""
+        first, rest = tokens.x[:, : tokens.protected], tokens.x[:, tokens.protected :]
+        plain = all(each is None for each in (tokens.alive, tokens.size, tokens.attention))
+        if not plain or self.training or self.watched is not None or rest.shape[1] <= self.count:
+            return super().gathered(tokens)
+        logits = self.logits(self._read(rest), None)
+        order = self.best(logits)
+        parts = [first, rows(rest, order)]
+        if self.package != "none":
+            scores = logits[..., 0].exp().to(rest.dtype)
+            weights = (torch.ones_like(scores) if self.package == "mean" else scores).scatter(1, order, 0.0)
+            weights = weights if self.package == "sum" else shares(weights)
+            parts.insert(1, weights[:, None, :] @ rest)
+        return replace(tokens, x=torch.cat(parts, dim=1), protected=tokens.protected + self.packages)
+
+    def best(self, logits: Tensor) -> Tensor:
+        """Return (batch, count) rising indices of the patch tokens that stay, of those with `logits`."""
+        return ranked(logits[..., 0] - logits[..., 1], self.count).sort(dim=1).values
 
     def connect(self, kept: Tensor, width: int) -> None:
         """Read zeros where an edge model lost a dimension of the base's residual stream."""
@@ -112,15 +136,17 @@ def perceptron(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def local_and_global(features: Tensor, mask: Tensor) -> Tensor:
+def local_and_global(features: Tensor, mask: Tensor | None) -> Tensor:
     """Replace the second half of the channels by its mean over living tokens (DynamicViT, equations 2 to 4).
 
     Args:
         features: (..., tokens, width)
-        mask: (..., tokens) with as many dimensions as `features` less one, or broadcastable.
+        mask: (..., tokens) with as many dimensions as `features` less one, or broadcastable; None when all live.
     """
     half = features.shape[-1] // 2
     local, rest = features[..., :half], features[..., half:]
+    if mask is None:
+        return torch.cat((local, rest.mean(-2, keepdim=True).expand_as(rest)), dim=-1)
     weights = mask.unsqueeze(-1)
     mean = (rest * weights).sum(-2, keepdim=True) / weights.sum(-2, keepdim=True).clamp(min=1)
     return torch.cat((local, mean.expand_as(rest)), dim=-1)

@@ -34,7 +34,7 @@ class MultiHeadStage(LearnedStage):
         self.score = perceptron(inner, max(1, inner // 2), max(1, inner // 4), 2)
         self.attention = nn.Sequential(perceptron(heads, max(1, heads // 2), heads), nn.Sigmoid())
 
-    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
+    def logits(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return (batch, tokens, 2) log-probabilities: sum_i a_i s_i / sum_i a_i over heads i (equations 3 to 6).
 
         The mean is taken over probabilities; the public code takes a second one over log-probabilities to sample from.
@@ -43,7 +43,8 @@ class MultiHeadStage(LearnedStage):
         split = x.reshape(batch, length, self.heads, self.inner)
         weights = self.attention(split.mean(-1)).unsqueeze(-1)  # (batch, tokens, heads, 1)
         features = self.embed(split.transpose(1, 2))
-        scores = self.probabilities(self.score(local_and_global(features, mask[:, None, :]))).transpose(1, 2)
+        both = local_and_global(features, None if mask is None else mask[:, None, :])
+        scores = self.probabilities(self.score(both)).transpose(1, 2)
         mean: Tensor = (scores * weights).sum(2) / weights.sum(2)
         return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
 

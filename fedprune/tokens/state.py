@@ -94,23 +94,33 @@ class Tokens:
         if kept == self.x.shape[1]:
             return self if count is None else replace(self, alive=None)
         staying = torch.cat((torch.ones_like(free[:, : self.protected]), free[:, self.protected :]), dim=1)
-        order = living_first(staying)[:, :kept]
+        order = living_first(staying, kept)
         padded = count is None and bool(self.counts.min() < kept)
 
         def take(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.gather(1, order)
 
-        x = self.x.gather(1, order.unsqueeze(-1).expand(-1, -1, self.x.shape[-1]))
+        x = rows(self.x, order)
         alive = take(self.alive) if padded else None
         return replace(self, x=x, alive=alive, size=take(self.size), attention=take(self.attention), order=order)
 
 
-def living_first(alive: Tensor) -> Tensor:
-    """Return (batch, tokens) indices: living tokens in their order, then the others in theirs."""
+def rows(values: Tensor, order: Tensor) -> Tensor:
+    """Return (batch, kept, embed) tokens of `values` (batch, tokens, embed) at `order` (batch, kept).
+
+    Whole rows are copied by one index each; gathering along a dimension would take an index for every number.
+    """
+    batch, length, width = values.shape
+    starts = length * torch.arange(batch, device=order.device).unsqueeze(1)
+    return values.reshape(-1, width).index_select(0, (order + starts).flatten()).reshape(batch, -1, width)
+
+
+def living_first(alive: Tensor, count: int | None = None) -> Tensor:
+    """Return (batch, tokens) indices, or the first `count`: living tokens in their order, then the others in theirs."""
     length = alive.shape[1]
     place = torch.arange(length, device=alive.device, dtype=torch.float32)
     key = alive.detach().float() * (2 * length) - place
-    return key.topk(length, dim=1).indices
+    return key.topk(length if count is None else count, dim=1).indices
 
 
 def top(scores: Tensor, allowed: Tensor, count: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import tokens_breakeven
 from benchmarks.tokens_accuracy import Table, accuracy_points, sample
 from fedprune.data.images import ArrayImages
 from fedprune.vit.counts import count_macs
@@ -46,3 +47,14 @@ def test_samples_are_seeded_and_nested_in_nothing_else(photos):
     assert sample(photos, 5).tolist() == sample(photos, 5).tolist()
     assert len(set(sample(photos, 5).tolist())) == 5
     assert sample(photos, 99).tolist() == list(range(12))
+
+
+def test_gains_are_measured_over_the_base_of_each_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens_breakeven, "SIDES", {17: (32, 8)})
+    monkeypatch.setattr(tokens_breakeven, "HEADS", {64: 4})
+    monkeypatch.setattr(tokens_breakeven, "RUNS", (("torch", 1),))
+    rows = list(tokens_breakeven.breakeven_points(1, Table(tmp_path / "speed.csv", tokens_breakeven.KEYS)))
+    gains = {row["reducer"]: row for row in rows}
+    assert set(gains) == {"spvit", tokens_breakeven.MARKS, "spvit without package", "evit"}
+    assert gains["spvit"]["mac_gain"] == gains[tokens_breakeven.MARKS]["mac_gain"] > 1
+    assert all(row["gain"] > 0 for row in rows)

@@ -5,7 +5,9 @@ import torch
 
 from fedprune.core.registry import lookup
 from fedprune.tokens.reduced import reduce
-from fedprune.tokens.state import Tokens
+from fedprune.tokens.reducer import Stage
+from fedprune.tokens.selector import PACKAGES
+from fedprune.tokens.state import Tokens, rows
 from tests.tokens.vits import images, random_base
 
 
@@ -83,3 +85,25 @@ def test_stages_that_would_remove_nothing_are_left_out():
     shape = random_base().shape
     reducer = lookup("tokens", "spvit")(ratios=(0.5, 0.5, 0.2))
     assert {index: stage.count for index, stage in reducer.stages(shape).items()} == {1: 18, 4: 7}
+
+
+@pytest.mark.parametrize("name", ["spvit", "dynamicvit"])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_indices_select_what_marks_do(name, package):
+    options = {"package": package} if name == "spvit" else {}
+    stages = lookup("tokens", name)(keep=0.5, **options).stages(random_base().shape)
+    draw = torch.Generator().manual_seed(0)
+    tokens = Tokens(torch.randn(3, 37, 12, dtype=torch.float64, generator=draw), 1)
+    for stage in (stages[block].double().eval() for block in sorted(stages)):
+        by_marks, by_indices = Stage.gathered(stage, tokens), stage.gathered(tokens)
+        torch.testing.assert_close(by_indices.x, by_marks.x, atol=1e-14, rtol=0)
+        assert by_indices.protected == by_marks.protected
+        assert by_indices.alive is by_marks.alive is None
+        assert by_indices.x.shape[1] == stage.count_before(tokens.x.shape[1], tokens.protected) < tokens.x.shape[1]
+        tokens = by_indices
+
+
+def test_rows_are_those_that_a_gather_takes():
+    values = torch.randn(3, 5, 4)
+    order = torch.tensor([[4, 0], [1, 2], [3, 3]])
+    assert torch.equal(rows(values, order), values.gather(1, order.unsqueeze(-1).expand(-1, -1, 4)))
