@@ -9,7 +9,7 @@ import torch
 
 from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.statistics import STATISTICS
-from fedprune.mixture.features import extract
+from fedprune.mixture.features_base import extract
 from fedprune.recovery.finetune import Finetune
 from fedprune.recovery.heal import Heal
 from fedprune.recovery.least_squares import LeastSquares

@@ -23,6 +23,7 @@ KINDS: dict[str, Kind] = {
     "tokens": Kind("fedprune.tokens", "tokens"),
     "budgets": Kind("fedprune.devices", "budgets"),
     "clock": Kind("fedprune.devices", "clocks"),
+    "features": Kind("fedprune.mixture", "features"),
     "mixture": Kind("fedprune.mixture", "mixtures"),
     "mechanism": Kind("fedprune.privacy", "mechanisms"),
     "selector": Kind("fedprune.proxy", "selectors"),

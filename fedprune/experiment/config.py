@@ -17,10 +17,12 @@ from fedprune.devices.budgets import Budgets
 from fedprune.devices.clock import Clock, NoClock
 from fedprune.experiment.environment import resolve_environment, write_interpolations
 from fedprune.federation.engine import Engine
+from fedprune.mixture.features import Features
+from fedprune.mixture.features_base import BaseFeatures
 from fedprune.mixture.fit import MixtureFit
 from fedprune.privacy.mechanism import Mechanism
 from fedprune.protocol.server import ServerOptions
-from fedprune.protocol.setup import Features, Setup
+from fedprune.protocol.setup import Setup
 from fedprune.protocol.split import Splitting
 from fedprune.proxy.selector import Selector
 from fedprune.pruning.method import Method
@@ -33,7 +35,7 @@ from fedprune.vit.base import BaseSource
 from fedprune.vit.precision import PRECISIONS
 
 SCHEMA_VERSION = 1
-NESTED: dict[str, type[Any]] = {"features": Features, "splitting": Splitting}  # groups of settings without a choice
+NESTED: dict[str, type[Any]] = {"splitting": Splitting}  # groups of settings without a choice
 OUTSIDE_IDENTITY = ("engine", "runs", "cache", "save_models", "threads", "quiet")
 
 
@@ -122,6 +124,8 @@ class RunConfig:
             ConfigError: a name, key, type or range is wrong, or the environment lacks a variable.
         """
         values, interpolated = resolve_environment(values)
+        if "features" in values:  # records from before there was a choice do not name it
+            values = {**values, "features": {"name": "base", **values["features"]}}
         built = {key: from_dict(key, value) if key in KINDS else value for key, value in values.items()}
         built |= {key: build(kind, values[key], where=key) for key, kind in NESTED.items() if key in values}
         try:
@@ -132,6 +136,8 @@ class RunConfig:
     def identity(self) -> str:
         """Return the run's id: the same for everything that gives the same record."""
         values = {key: value for key, value in self.to_dict().items() if key not in OUTSIDE_IDENTITY}
+        if isinstance(self.features, BaseFeatures):  # older than the kind of option that it is
+            del values["features"]["name"]
         if isinstance(self.clock, NoClock):
             del values["clock"]
         if isinstance(self.tokens, NoReduction) and self.tokens.train != "all":  # nothing to train
@@ -166,7 +172,7 @@ class RunConfig:
     def reads_labels(self) -> bool:
         """Whether labels of public images have a part in an edge model, beside those that the base learned from."""
         options = self.selector, self.cohorts, self.method, self.recovery, self.tokens
-        return any(option.reads_labels for option in options)
+        return self.features.learns or any(option.reads_labels for option in options)
 
     @property
     def folder(self) -> Path:

@@ -47,6 +47,10 @@ class Deployment:
             raise ConfigError(
                 "oracle=true derives models from private images, which this server lacks. Set oracle=false."
             )
+        if self.setup.features.learns:
+            raise ConfigError(
+                "The features chosen are learned from public images, which devices lack. Set features=base."
+            )
         if options.selector.reads_private:
             raise ConfigError("The selector reads private images, which this server lacks. Choose another selector.")
         devices = self.setup.partition.devices

@@ -14,7 +14,7 @@ from fedprune.core.hashing import content_hash
 from fedprune.data.images import Dataset, ImageSet, Partition
 from fedprune.data.public import PublicImages, cut_public
 from fedprune.devices.budget import Budget
-from fedprune.mixture.features import cached_features, extract
+from fedprune.mixture.features import Extractor, cached_features
 from fedprune.protocol.setup import Setup
 from fedprune.vit.base import Base, predict
 
@@ -26,6 +26,7 @@ class PrivateShard:
     Attributes:
         setup: What devices and server agree on.
         base: The shared, frozen base.
+        extractor: What features of its images come from.
         device: The device's number.
         train: Its private training images, behind its report.
         test: Its private test images, behind every count.
@@ -38,6 +39,7 @@ class PrivateShard:
 
     setup: Setup
     base: Base
+    extractor: Extractor
     device: int
     train: ImageSet
     test: ImageSet
@@ -48,24 +50,21 @@ class PrivateShard:
     fingerprint: str
 
     def train_features(self) -> NDArray[np.float32]:
-        """Return frozen base features (n, D) of the training images, cached by content."""
+        """Return features (n, D) of the training images, cached by content."""
         setup = self.setup
         return cached_features(
             own_cache(Path(setup.cache), self.device),
             self.fingerprint,
-            self.base,
+            self.extractor,
             self.train,
-            setup.features.kind,
             setup.precision,
             setup.compute,
         )
 
     def test_features(self) -> NDArray[np.float32]:
-        """Return frozen base features (n, D) of the test images: what attacks compare members with."""
-        setup = self.setup
+        """Return features (n, D) of the test images: what attacks compare members with."""
         everything = np.arange(len(self.test))
-        kind, precision = setup.features.kind, setup.precision
-        return extract(self.base, self.test, everything, kind, precision=precision, device=setup.compute)
+        return self.extractor.extract(self.test, everything, self.setup.precision, self.setup.compute)
 
     def base_logits(self) -> NDArray[np.float32]:
         """Return the base's logits (n, classes) for the test images, cached by content."""
@@ -121,6 +120,11 @@ class LocalData:
         return self.setup.base.load(self.public, Path(self.setup.cache))
 
     @cached_property
+    def extractor(self) -> Extractor:
+        """What features come from."""
+        return self.setup.features.extractor(self.base, self.public, Path(self.setup.cache))
+
+    @cached_property
     def budgets(self) -> list[Budget]:
         """What the devices can afford, in the order of their shards."""
         return self.setup.budgets.assign(self.base.shape, len(self.partition.shards), self.setup.seed)
@@ -136,6 +140,7 @@ class LocalData:
                 return PrivateShard(
                     setup=self.setup,
                     base=self.base,
+                    extractor=self.extractor,
                     device=device,
                     train=self.dataset.train.take(shard.train),
                     test=shard.tested(self.dataset).take(shard.test),

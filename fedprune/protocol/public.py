@@ -12,13 +12,13 @@ from fedprune.core.random import stream_seed
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.data.public import PublicImages
 from fedprune.mixture.density import log_density
-from fedprune.mixture.features import cached_features
+from fedprune.mixture.features import Extractor, Features, cached_features
 from fedprune.mixture.fit import MixtureFit
 from fedprune.mixture.mixture import FeatureSpace
 from fedprune.mixture.report import Expected
 from fedprune.mixture.space import fit_space
 from fedprune.privacy.mechanism import Mechanism
-from fedprune.protocol.setup import Features, Setup
+from fedprune.protocol.setup import Setup
 from fedprune.vit.base import Base
 
 
@@ -90,6 +90,11 @@ class PublicWorld:
         return np.arange(len(self.images))
 
     @cached_property
+    def extractor(self) -> Extractor:
+        """What features come from."""
+        return self.features.extractor(self.base, self.public, self.cache)
+
+    @cached_property
     def space(self) -> FeatureSpace:
         """The public projection, fitted on the pool; the devices get it with the request for a report."""
         return fit_space(
@@ -129,9 +134,8 @@ class PublicWorld:
         return cached_features(
             self.cache,
             content_hash(self.public.fingerprint, *part) if part else self.public.fingerprint,
-            self.base,
+            self.extractor,
             images,
-            self.features.kind,
             self.precision,
             self.compute,
         )

@@ -11,7 +11,6 @@ from fedprune.core.errors import DataError
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray, Pixels
 from fedprune.devices.clock import Clock, NoClock
-from fedprune.mixture.features import extract
 from fedprune.mixture.mixture import FloatArray
 from fedprune.protocol.deriving import EDGE, UPPER_MARK, RecoveryImages
 from fedprune.protocol.device import make_report
@@ -144,9 +143,7 @@ class Simulation:
     def points_of(self, indices: IntArray) -> FloatArray:
         """Return images of `all_images` in the space of the reports (images, dimensions)."""
         world = self.public
-        kind, precision = world.features.kind, world.precision
-        features = extract(world.base, self.all_images, indices, kind, precision=precision, device=world.compute)
-        return world.space.project(features)
+        return world.space.project(world.extractor.extract(self.all_images, indices, world.precision, world.compute))
 
 
 @dataclass

@@ -31,7 +31,7 @@ SMOKE: Settings = {
     "proxy_size": 24,
     "features.anchors": 8,
 }
-SMOKE_TRAINING = {"steps": 10, "epochs": 1}  # at most, of whatever is trained in a run
+SMOKE_TRAINING = {"steps": 10, "epochs": 1, "train_images": 256}  # at most, of whatever is trained in a run
 SMOKE_RECOVERY = 48  # images at most, where a recovery learns from others than the proxy set
 
 

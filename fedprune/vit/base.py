@@ -136,8 +136,8 @@ def state_arrays(model: nn.Module) -> Mapping[str, NDArray[np.generic]]:
 
 
 def embedding_width(model: nn.Module) -> int:
-    """Return the width of the residual stream of one of timm's vision transformers or of an edge model."""
-    return int(model.get_parameter("patch_embed.proj.weight").shape[0])
+    """Return the width of what a model's classifier reads: a vision transformer's residual stream."""
+    return int(model.get_parameter("head.weight").shape[1])
 
 
 def gradient_attention(model: nn.Module) -> AbstractContextManager[None]:
@@ -146,8 +146,7 @@ def gradient_attention(model: nn.Module) -> AbstractContextManager[None]:
     In bf16 on a CPU the backward of torch's fused attention is slow: with few tokens its plain formula is faster,
     forwards and backwards together (ViT-Tiny: 1.5 times with 37 tokens, level from about 150 on, slower with 197).
     """
-    short = model.get_parameter("pos_embed").shape[1] <= PLAIN_TOKENS
-    plain = short and torch.is_autocast_enabled("cpu")
+    plain = torch.is_autocast_enabled("cpu") and model.get_parameter("pos_embed").shape[1] <= PLAIN_TOKENS
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 

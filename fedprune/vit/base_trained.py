@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from fedprune.core.cache import cache_key
 from fedprune.core.errors import ModelError
-from fedprune.core.files import remove_litter
 from fedprune.core.registry import register
 from fedprune.data.public import PublicImages
 from fedprune.vit.base import Architecture, Base, BaseSource, state_arrays
 from fedprune.vit.base_file import load_base, save_base
 from fedprune.vit.pretrained import Loaded, Pretrained
-from fedprune.vit.training import CHECKPOINT, Epoch, Labelled, Recipe, tell, train
+from fedprune.vit.training import Epoch, Labelled, Recipe, tell, train, trained_once
 
 WEIGHTS = "base.safetensors"
 
@@ -71,18 +69,13 @@ def fine_tuned(
     weights = state_arrays(loaded.model)
     key = cache_key([weights, loaded.architecture, loaded.preprocess, recipe, public.fingerprint])
     folder = cache / "bases" / f"{public.name}-{name}-{key[:16]}"
-    if (stored := _stored(folder / WEIGHTS, key)) is not None:
-        return stored
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # runs side by side: one trains, the others wait
-        if (stored := _stored(folder / WEIGHTS, key)) is not None:
-            return stored
-        remove_litter(folder)
+
+    def make() -> None:
         pool, validation = (Labelled(images, np.arange(len(images))) for images in (public.pool, public.validation))
         train(loaded.model, loaded.preprocess, lambda _: pool, validation, recipe, folder, progress, key)
         save_base(folder / WEIGHTS, loaded.model, loaded.architecture, loaded.preprocess, half=False, key=key)
-        (folder / CHECKPOINT).unlink()
-    return load_base(folder / WEIGHTS, key)
+
+    return trained_once(folder, lambda: _stored(folder / WEIGHTS, key), make)
 
 
 def _stored(path: Path, key: str) -> Base | None:

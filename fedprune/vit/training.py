@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from fedprune.core.errors import ModelError
-from fedprune.core.files import write_atomic
+from fedprune.core.files import remove_litter, write_atomic
 from fedprune.core.progress import batches
 from fedprune.core.random import stream
 from fedprune.core.sealed import Damaged, read_sealed, write_sealed
@@ -30,6 +31,8 @@ from fedprune.vit.weights_file import under
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
+
+Model = TypeVar("Model")
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +97,9 @@ class Labelled:
     indices: IntArray
 
 
-def tell(epoch: Epoch) -> None:
+def tell(epoch: Epoch, what: str = "base") -> None:
     """Print an epoch's line to standard error: training takes long, and whoever waits should know."""
-    line = f"training the base: epoch {epoch.epoch}, loss {epoch.loss:.3f}, "
+    line = f"training the {what}: epoch {epoch.epoch}, loss {epoch.loss:.3f}, "
     line += f"validation accuracy {100 * epoch.validation_accuracy:.1f} %, {epoch.cpu_seconds:.0f} CPU seconds"
     print(line, file=sys.stderr, flush=True)
 
@@ -110,6 +113,7 @@ def train(
     folder: Path,
     progress: Callable[[Epoch], None] = tell,
     key: str = "",
+    what: str = "base",
 ) -> list[Epoch]:
     """Train `model` in place and leave it frozen, with the weights of the best epoch on `validation`.
 
@@ -117,7 +121,7 @@ def train(
     ends with the same weights as one that was never stopped.
 
     Args:
-        model: One of timm's vision transformers.
+        model: One of timm's vision transformers; any classifier with a `head`, where the precision is fp32.
         preprocess: What turns image bytes into its input.
         data: Returns the images of an epoch (from 0).
         validation: Public images that are not trained on.
@@ -125,6 +129,7 @@ def train(
         folder: Where checkpoint and log are kept.
         progress: Called after each epoch.
         key: What the training follows from; a checkpoint of another one is not gone on with.
+        what: What the model is called.
 
     Raises:
         ModelError: the checkpoint in `folder` belongs to another recipe, or the training diverged.
@@ -134,10 +139,10 @@ def train(
     for number in range(len(log), recipe.epochs):
         begin = process_time()
         model.requires_grad_(True).train()
-        loss = _epoch(model, preprocess, data(number), optimizer, recipe, number)
+        loss = _epoch(model, preprocess, data(number), optimizer, recipe, number, what)
         if not math.isfinite(loss) or not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
             raise ModelError(
-                f"The base's training diverged in epoch {number + 1} (loss {loss:.3g}); nothing of it is kept. "
+                f"The {what}'s training diverged in epoch {number + 1} (loss {loss:.3g}); nothing of it is kept. "
                 f"Lower the recipe's learning_rate, now {recipe.learning_rate:g}."
             )
         accuracy = _accuracy(freeze(model), preprocess, validation, recipe.precision)
@@ -153,6 +158,28 @@ def train(
     model.load_state_dict(best)
     freeze(model)
     return log
+
+
+def trained_once(folder: Path, stored: Callable[[], Model | None], make: Callable[[], None]) -> Model:
+    """Return what was trained before, or train it; of runs side by side one trains, and the others wait.
+
+    Args:
+        folder: Of what is trained alone.
+        stored: Loads what `make` has written, where there is something sound.
+        make: Trains by `train` in that folder and writes the outcome.
+    """
+    if (found := stored()) is not None:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if (found := stored()) is not None:
+            return found
+        remove_litter(folder)
+        make()
+        (folder / CHECKPOINT).unlink()
+    found = stored()
+    assert found is not None, "what was written a moment ago can be read"
+    return found
 
 
 def accuracy_of(logits: Any, labels: IntArray) -> float:
@@ -181,13 +208,14 @@ def _epoch(
     optimizer: torch.optim.AdamW,
     recipe: Recipe,
     number: int,
+    what: str,
 ) -> float:
     """Run one epoch; returns the mean training loss."""
     random = stream(recipe.seed, "training", number)
     order = random.permutation(data.indices)
     steps = math.ceil(len(order) / recipe.batch_size)
     total = 0.0
-    for step, chosen in enumerate(batches(order, recipe.batch_size, f"base, pass {number + 1} of {recipe.epochs}")):
+    for step, chosen in enumerate(batches(order, recipe.batch_size, f"{what}, pass {number + 1} of {recipe.epochs}")):
         images = preprocess(augment(data.images.read(chosen), random, recipe.shift, recipe.flip))
         targets = torch.from_numpy(data.images.labels[chosen])
         for group in optimizer.param_groups:

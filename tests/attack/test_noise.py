@@ -15,12 +15,12 @@ from fedprune.experiment.noise import devices_with_reused_noise
 from fedprune.experiment.run import execute
 from fedprune.federation import client_app, messages
 from fedprune.federation.inline import InlineGrid
+from fedprune.mixture.features_base import BaseFeatures
 from fedprune.privacy.anchored import Anchored
 from fedprune.privacy.discrete import STEPS, add_discrete_gaussian, discrete_gaussian
 from fedprune.privacy.gaussian import add_noise
 from fedprune.privacy.ledger import SYSTEM_NOISE, BudgetSpent, Ledger, LedgerEntry, book_release
 from fedprune.protocol.observer import Observer
-from fedprune.protocol.setup import Features
 from tests.federation.conftest import strategy_of
 from tests.situations import held
 
@@ -133,7 +133,7 @@ def test_seeded_noise_that_is_used_again_protects_nothing(configure, capsys):
         return devices_with_reused_noise([once, other])
 
     assert reused(mechanism=Anchored(epsilon=1.0)) == [0, 1]
-    assert reused(features=Features(dimensions=16)) == [0, 1]
+    assert reused(features=BaseFeatures(dimensions=16)) == [0, 1]
     assert reused(values={"made_from": {"the images": "others"}}) == [0, 1]
     assert reused(mechanism=Anchored(epsilon=1.0), ledger=[row for row in once.ledger if row["device"]]) == [1]
     assert reused(proxy_size=8) == [], "the same release"

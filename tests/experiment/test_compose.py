@@ -56,7 +56,7 @@ def test_what_changes_no_result_changes_no_identity(override):
         ("budgets.removed=[0.5,", r"cannot be read. Write lists without spaces: budgets.removed=\[1,2\]."),
         ("oracle=maybe", "oracle cannot be 'maybe'; it takes true or false."),
         ("method.floors=3", "method.floors has settings of its own: embed, heads.* Write method.floors.KEY=VALUE."),
-        ("features=anchors", "features has settings of its own: kind, .* Write features.KEY=VALUE."),
+        ("splitting=profile", "splitting has settings of its own: .* Write splitting.KEY=VALUE."),
         ("seed=null", "seed needs a value."),
         ("hydra.job.num=3", "is Hydra's own and changes no run. Leave it out, or add -m."),
         ("method.prior=-1", "must not be negative"),

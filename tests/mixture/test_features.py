@@ -4,7 +4,7 @@ import torch
 
 from fedprune.core.errors import ConfigError
 from fedprune.data.images import ArrayImages
-from fedprune.mixture.features import extract
+from fedprune.mixture.features_base import extract
 from fedprune.vit.base import Base, Preprocess
 
 

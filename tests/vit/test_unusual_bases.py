@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from fedprune.core.errors import ModelError
 from fedprune.data.images import ArrayImages
 from fedprune.data.public import PublicImages
-from fedprune.mixture.features import extract
+from fedprune.mixture.features_base import extract
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create, load_base, save_base
 from fedprune.vit.base_timm import TimmBase
