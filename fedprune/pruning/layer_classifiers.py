@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedprune.data.images import IntArray
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.branches import quick, start
 from fedprune.vit.refit import Sums, solve
+from fedprune.vit.stream import is_rotated, plain_reader
 from fedprune.vit.surgery import EdgeModel
 
 Classifiers = list[tuple[Tensor, Tensor]]
@@ -49,7 +50,9 @@ def use_classifier(task: PruningTask, edge: EdgeModel, sample: int, depth: int) 
     weight, bias = _classifiers(task, sample)[depth - 1]
     rows, embed = torch.tensor(edge.classes), torch.from_numpy(edge.keep.embed)
     head: Any = edge.model.get_submodule("head")
-    head.weight.copy_(weight[rows][:, embed])
+    kept = weight[rows][:, embed]
+    is_plain = not any(isinstance(module, nn.RMSNorm) for module in edge.model.modules())
+    head.weight.copy_(plain_reader(kept, task.base.shape.embed) if is_rotated(task.base) and is_plain else kept)
     head.bias.copy_(bias[rows])
 
 

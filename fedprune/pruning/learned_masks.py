@@ -12,14 +12,15 @@ from fedprune.evidence.losses import label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
 from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, excess, gated, target_share
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.rotation import Rotatable
 from fedprune.vit.branches import quick
 from fedprune.vit.surgery import EdgeModel, cut
 
 
 @register("method", "learned_masks")
 @dataclass(frozen=True)
-class LearnedMasks(Method):
+class LearnedMasks(Rotatable):
     """Masks over heads and neurons learned on the proxy set with frozen weights (WDPruning-like, for X-Pruner).
 
     X-Pruner (CVPR 2023, arXiv 2303.04935) has no public code; what NuWa compares with cites X-Pruner and WDPruning, so
@@ -47,6 +48,7 @@ class LearnedMasks(Method):
     align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, 1, "epochs", "batch_size", "align")
         at_least(self, 0, "score_rate", "threshold_rate", "dual_rate")
 
@@ -56,6 +58,7 @@ class LearnedMasks(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        task = self.in_coordinates(task)
         model = copy.deepcopy(task.base.model)
         masks = Masks.fresh(task.base.shape, ("heads", "neurons"), score=0.0, threshold=3.0)
         limit, target = target_share(task)

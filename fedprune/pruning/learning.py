@@ -1,14 +1,18 @@
 """Training on a proxy set in small pieces: batches in a seeded order, the classes asked, the base's answers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedprune.core.hashing import content_hash
 from fedprune.core.random import stream
 from fedprune.data.images import ImageSet, IntArray
 from fedprune.pruning.method import PruningTask
-from fedprune.vit.base import Preprocess, predict
+from fedprune.vit.base import Preprocess, freeze, predict, require_finite, state_arrays
+from fedprune.vit.shape import Keep
+from fedprune.vit.surgery import EdgeModel, cut
 
 
 def proxy_batches(
@@ -51,6 +55,19 @@ def teacher_logits(task: PruningTask, rows: Sequence[int]) -> Tensor:
     """Return the base's logits in `rows`, (images of the proxy set, rows): what distillation compares with."""
     logits = predict(task.base.model, task.base.preprocess, task.images, task.proxy, precision=task.precision)
     return torch.from_numpy(logits[:, list(rows)])
+
+
+def cut_trained(task: PruningTask, model: nn.Module, keep: Keep) -> EdgeModel:
+    """Cut a copy of the task's base whose weights were trained.
+
+    A recovery compares with the base as it was, of which these weights are no cut: so that is the edge model's source.
+
+    Raises:
+        ModelError: the training diverged.
+    """
+    require_finite(model)
+    trained = replace(task.base, model=freeze(model), fingerprint=content_hash(state_arrays(model)))
+    return replace(cut(trained, keep), source=task.base)
 
 
 def asked_rows(task: PruningTask) -> tuple[int, ...]:

@@ -10,12 +10,14 @@ from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.devices.search import keep_within, within
 from fedprune.pruning.layer_classifiers import depth_for, use_classifier
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.sample import pool_sample
 from fedprune.pruning.scales import kind_of, layers_of
 from fedprune.pruning.weight_groups import weight_taylor, weight_taylor_left
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.shape import Keep, Shape
+from fedprune.vit.stream import is_rotated
 from fedprune.vit.surgery import EdgeModel, cut, shape_of
 from fedprune.vit.units import row_length, unit_indices, unpack
 
@@ -39,7 +41,7 @@ class Decay:
 
 @register("method", "nuwa_v1")
 @dataclass(frozen=True)
-class NuwaV1(Method):
+class NuwaV1(Rotatable):
     """NuWa (arXiv 2504.03118 v1): seven dimensions, low-rank attention, thresholds that decay at their own rates.
 
     From the paper. Stage A: blocks go from the end while the accuracy of the next layer's own classifier exceeds
@@ -60,7 +62,7 @@ class NuwaV1(Method):
         decay: Fall of the thresholds in a round.
         depth_share: The paper's rho_depth.
         head_share: The paper's rho_head.
-        attention: `svd`: singular directions by energy; `score`: dimensions as they are, by importance (ablation).
+        attention: `low_rank`: singular directions by energy; `as_is`: dimensions as they are, by importance (ablation).
         rates: `non_fixed`, or `fixed`: the same rate in every block (ablation).
         gradients: `images`: one gradient an image, as the equations read; `proxy`: one for the whole proxy set.
         dimensions: Which of depth, heads, qk, v, neurons, embed shrink (ablation: leave one out).
@@ -75,7 +77,6 @@ class NuwaV1(Method):
     decay: Decay = field(default_factory=Decay)
     depth_share: float = 0.95
     head_share: float = 0.90
-    attention: str = "svd"
     rates: str = "non_fixed"
     gradients: str = "images"
     dimensions: tuple[str, ...] = DIMENSIONS
@@ -84,12 +85,13 @@ class NuwaV1(Method):
     sample: int = 1024
     floors: Floors = field(default_factory=Floors)
     align: int = 1
+    attention: str = field(default="low_rank", kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, 1, "sample", "align")
         at_least(self, 0, "depth_share", "head_share")
         for name, known in (
-            ("attention", ("svd", "score")),
             ("rates", ("non_fixed", "fixed")),
             ("gradients", ("images", "proxy")),
         ):
@@ -104,6 +106,7 @@ class NuwaV1(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        task = self.in_stream(task)
         shape = task.base.shape
         depth = self._depth(task)
         left = _first_blocks(task, depth)
@@ -120,7 +123,7 @@ class NuwaV1(Method):
             floors=replace(self.floors, first_mlp=self.spare_first_mlp),
             align=self.align,
         )
-        edge = cut(low_rank_within(task.base, keep.embed).base if self.attention == "svd" else task.base, keep)
+        edge = cut(low_rank_within(task.base, keep.embed).base if self.attention == "low_rank" else task.base, keep)
         if depth < len(shape.blocks):
             use_classifier(task, edge, self.sample, depth)
         return replace(edge, notes={"depth": float(depth), "heads": float(sum(len(b.heads) for b in keep.blocks))})
@@ -145,7 +148,7 @@ class NuwaV1(Method):
         per_image = self.gradients == "images"
         if depth == len(blocks) and heads == sum(block.heads for block in blocks):
             return weight_taylor(task, task.proxy, per_image=per_image)
-        edge = cut(task.base, replace(left, classes=np.arange(task.base.shape.classes)))
+        edge = cut(task.base, replace(left, classes=np.arange(task.base.shape.classes)), plain_norm=False)
         if depth < len(blocks):
             use_classifier(task, edge, self.sample, depth)
         return weight_taylor_left(task, edge, per_image)
@@ -185,12 +188,14 @@ class NuwaV1(Method):
         common = task.evidence.mean_row("weight_taylor", offline)
         embed = kind_of(shape, "embed")
         rounds[embed] = _round(share_before(common[embed]), self.decay.embed)
+        if is_rotated(task.base):
+            rounds[embed[-1]] = np.inf  # stands for the mean, see `vit.stream`
         neurons = list(layers_of(shape, "neurons"))[int(self.spare_first_mlp) :]
         for groups in [[np.concatenate(neurons)]] if self.rates == "non_fixed" and neurons else [neurons]:
             self._fill(rounds, groups, [taylor[group] for group in groups], self.decay.neurons)
         for kind in ("qk", "v"):
             blocks = [getattr(block, kind) for block in unit_indices(shape).blocks]
-            if self.attention == "svd":
+            if self.attention == "low_rank":
                 strengths = [spectrum**2 for spectrum in getattr(low_rank(task.base), kind)]
             else:
                 strengths = [taylor[block] for block in blocks]

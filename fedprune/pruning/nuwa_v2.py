@@ -16,11 +16,13 @@ from fedprune.evidence.losses import label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
 from fedprune.pruning.learning import asked_rows, proxy_batches
 from fedprune.pruning.masks import Masks, gated, target_share
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.scales import shares
 from fedprune.vit.branches import Branch, quick, start
 from fedprune.vit.lowrank import LowRank, low_rank
 from fedprune.vit.refit import Sums, solve
+from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import row_length, unit_indices
 
@@ -29,7 +31,7 @@ FloatArray = NDArray[np.float64]
 
 @register("method", "nuwa_v2")
 @dataclass(frozen=True)
-class NuwaV2(Method):
+class NuwaV2(Rotatable):
     """NuWa (CVPR 2026): class-specific neuron masks, low-rank attention, neurons by activation, fc2 by least squares.
 
     From the paper and its code. Masks: one a neuron of every MLP, in front of fc2, with a learned share a layer (start
@@ -70,8 +72,15 @@ class NuwaV2(Method):
     multiple: int = 8
     floors: Floors = field(default_factory=Floors)
     align: int = 1
+    attention: str = field(default="low_rank", kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention != "low_rank":
+            raise ValueError(
+                f"attention is {self.attention!r}, but nuwa_v2 chooses query-key and value widths by their singular "
+                "values, which only low_rank has. Leave it."
+            )
         at_least(self, 1, "batch_size", "align")
         at_least(self, 0, "epochs", "mask_rate", "share_rate", "weight_decay")
         if self.choose not in ("activation", "order"):
@@ -81,8 +90,8 @@ class NuwaV2(Method):
 
     @property
     def reads_labels(self) -> bool:
-        """Where masks are learned."""
-        return self.epochs > 0
+        """Where masks are learned, or directions of gradients are asked."""
+        return self.epochs > 0 or self.turns_by_labels
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Learn masks, choose widths and neurons, cut the rotated base, refit fc2.
@@ -90,6 +99,7 @@ class NuwaV2(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        task = self.in_stream(task)
         shape, rotated = task.base.shape, low_rank(task.base)
         masks = self._learn(task) if self.epochs else [torch.ones(block.neurons) for block in shape.blocks]
         inputs = self._neuron_inputs(task, masks)
@@ -163,7 +173,7 @@ class NuwaV2(Method):
         for block, keep in zip(model.blocks, edge.keep.blocks, strict=True):
             values = inputs[keep.block].to(vit.pos_embed.dtype)
             source, mine = vit.blocks[keep.block].mlp.fc2, block.mlp.fc2
-            wanted = source(values * masks[keep.block].to(values))[..., torch.from_numpy(edge.keep.embed)]
+            wanted = kept_stream(task.base, source(values * masks[keep.block].to(values)), edge.keep.embed)
             read = values[..., torch.from_numpy(keep.neurons)]
             sums = Sums(read.shape[-1], wanted.shape[-1]).add(read, wanted, torch.ones(values.shape[:2]))
             weight, bias = solve(mine.weight.double(), mine.bias.double(), sums, self.ridge)

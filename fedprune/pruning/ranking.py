@@ -5,7 +5,7 @@ Adding one is a file: a registered dataclass with a `score`, and `reads` where i
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from fedprune.devices.groups import DIMENSIONS, WIDTHS, Floors
 from fedprune.devices.search import keep_within
 from fedprune.evidence.evidence import Evidence
 from fedprune.evidence.statistics import asks_loss
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
 from fedprune.pruning.obs import cut_by_surgeon
-from fedprune.pruning.rotation import check_coordinates, in_coordinates
+from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.shape import Keep
 from fedprune.vit.stream import is_rotated
@@ -48,18 +48,13 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Ranking(Method):
+class Ranking(Rotatable):
     """Score all units of the base, keep the best that fit the budget.
 
     Attributes:
         dimensions: Which dimensions shrink.
         floors: What always stays.
         align: Widths become multiples of this number.
-        attention: `low_rank`: score and cut the base with each head's query-key and value dimensions rotated to
-            singular directions (NuWa, equations 5 and 9 to 12; see `vit.lowrank`); `as_is`: the base's own dimensions.
-        stream: `rotated`: score and cut the base with its embedding dimensions rotated to directions of the pool's
-            stream, see `vit.stream`; `as_is`: the base's own dimensions.
-        directions: Which directions those are: `pca`, `geo`, `random` or `axes`, see `evidence.directions`.
         neurons: Which neurons stay once the search has said how many: the best by `score`, or those that `obs` leaves,
             with their weights (Optimal Brain Surgeon, see `pruning.obs`).
         values: The same of value dimensions, as many of each head.
@@ -68,14 +63,11 @@ class Ranking(Method):
     dimensions: tuple[str, ...] = field(default=WIDTHS, kw_only=True)
     floors: Floors = field(default_factory=Floors, kw_only=True)
     align: int = field(default=1, kw_only=True)
-    attention: str = field(default="as_is", kw_only=True)
-    stream: str = field(default="as_is", kw_only=True)
-    directions: str = field(default="pca", kw_only=True)
     neurons: str = field(default="score", kw_only=True)
     values: str = field(default="score", kw_only=True)
 
     def __post_init__(self) -> None:
-        check_coordinates(self)
+        super().__post_init__()
         at_least(self, 1, "align")
         if unknown := sorted(set(self.dimensions) - set(DIMENSIONS)):
             raise ValueError(f"dimensions has {unknown[0]!r}; it may hold {', '.join(DIMENSIONS)}.")
@@ -91,8 +83,12 @@ class Ranking(Method):
     @property
     def reads_labels(self) -> bool:
         """Whether the loss behind `reads`, or behind the directions of a rotated stream, asks them."""
-        by_gradients = self.stream == "rotated" and self.directions == "geo"
-        return self.reads.loss == "labels" and (by_gradients or asks_loss(self.reads.statistics))
+        return self.turns_by_labels or (self.reads.loss == "labels" and asks_loss(self.reads.statistics))
+
+    @property
+    def turning_loss(self) -> str:
+        """That behind `reads`."""
+        return self.reads.loss
 
     @abstractmethod
     def score(self, task: PruningTask) -> FloatArray:
@@ -108,7 +104,7 @@ class Ranking(Method):
         parts = [*(proxies if reads.proxy else ()), *([pool_sample(pool, reads.pool)] if reads.pool else ())]
         if not reads.statistics or not parts:
             return
-        self._coordinates(evidence, pool).under(reads.loss).prepare(np.concatenate(parts), reads.statistics)
+        self.turned(evidence, pool).under(reads.loss).prepare(np.concatenate(parts), reads.statistics)
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Score, search the budget, cut.
@@ -123,14 +119,6 @@ class Ranking(Method):
         """Cut what the search keeps; where a surgeon is asked for, it says which, of as many."""
         kinds = [kind for kind, how in (("mlp", self.neurons), ("attention", self.values)) if how == "obs"]
         return cut_by_surgeon(task, keep, kinds) if kinds else cut(task.base, keep)
-
-    def in_coordinates(self, task: PruningTask) -> PruningTask:
-        """Return the same task over the base in this method's coordinates, and over evidence measured on it."""
-        evidence = self._coordinates(task.evidence, task.pool)
-        return replace(task, base=evidence.base, evidence=evidence)
-
-    def _coordinates(self, evidence: Evidence, pool: IntArray) -> Evidence:
-        return in_coordinates(evidence, pool, self.attention, self.stream, self.directions, self.reads.loss)
 
     def search(self, task: PruningTask, scores: FloatArray, budget: Budget | None = None) -> Keep:
         """Return the largest selection along `scores` within `budget`, or within the task's own.

@@ -12,9 +12,11 @@ from fedprune.data.images import IntArray
 from fedprune.devices.groups import Floors
 from fedprune.devices.search import measure, within
 from fedprune.evidence.weights import weight_norms
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.tap_importance import Composite, Layer, layer_response, neuron_importance
 from fedprune.vit.shape import BlockKeep, BlockShape, Keep
+from fedprune.vit.stream import is_rotated
 from fedprune.vit.surgery import EdgeModel, cut, shape_of
 
 FloatArray = NDArray[np.float64]
@@ -30,7 +32,7 @@ _DIMENSIONS = (0.0, 0.642, 0.712, 0.784, 0.856, 0.928, 1.0)
 
 @register("method", "tap")
 @dataclass(frozen=True)
-class Tap(Method):
+class Tap(Rotatable):
     """TAP-ViTs (arXiv 2601.02437) as released in May 2025: HSIC importance of units, response of layers, no labels.
 
     From the authors' public code, eight months before the paper, whose constants may differ. Units are MLP neurons and
@@ -47,8 +49,8 @@ class Tap(Method):
 
     Attributes:
         target: The paper's own budget, from 0 to 1; None finds the largest that meets the device's.
-        mlp: Weights of the terms for neurons.
-        attention: Weights of the terms for attention dimensions.
+        mlp_terms: Weights of the terms for neurons.
+        attention_terms: Weights of the terms for attention dimensions.
         allocation: `softmax`; `proportional`: to the response itself (ablation); `uniform` (ablation).
         standardise: `as_released`, or `as_meant`: in two places the code and its evident intention differ, the
             standardisation behind relevance and a division of the response by the batch's size.
@@ -58,8 +60,8 @@ class Tap(Method):
     """
 
     target: float | None = None
-    mlp: Composite = field(default_factory=lambda: Composite(0.1, 0.1, 0.8))
-    attention: Composite = field(default_factory=lambda: Composite(0.8, 0.1, 0.1))
+    mlp_terms: Composite = field(default_factory=lambda: Composite(0.1, 0.1, 0.8))
+    attention_terms: Composite = field(default_factory=lambda: Composite(0.8, 0.1, 0.1))
     allocation: str = "softmax"
     standardise: str = "as_released"
     batch_size: int = 64
@@ -67,6 +69,7 @@ class Tap(Method):
     floors: Floors = field(default_factory=Floors)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("allocation", ALLOCATIONS), ("standardise", STANDARDISE)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}.")
@@ -77,8 +80,8 @@ class Tap(Method):
 
     @property
     def reads_labels(self) -> bool:
-        """No."""
-        return False
+        """Only where directions of gradients are asked."""
+        return self.turns_by_labels
 
     def derive(self, task: PruningTask) -> EdgeModel:
         """Measure both importances, find the target, cut.
@@ -86,9 +89,10 @@ class Tap(Method):
         Raises:
             BudgetError: no legal model is small enough, or the target set is too large for the budget.
         """
+        task = self.in_coordinates(task)
         batches = [task.proxy[at : at + self.batch_size] for at in range(0, len(task.proxy), self.batch_size)]
         batches = batches[: self.batches]
-        units = neuron_importance(task, batches, self.mlp, self.attention, self.standardise)
+        units = neuron_importance(task, batches, self.mlp_terms, self.attention_terms, self.standardise)
         order = {layer: np.argsort(-score.numpy(), kind="stable") for layer, score in units.items()}
         response = dict.fromkeys(units, 1.0)
         if self.allocation != "uniform":
@@ -137,7 +141,10 @@ class Tap(Method):
     def _last_resort(self, task: PruningTask, keep: Keep) -> Keep:
         """Take embedding dimensions too, small weights first."""
         embed = task.base.shape.embed
-        order = np.argsort(-weight_norms(task.base.model, task.base.shape)[1][:embed], kind="stable")
+        norms = weight_norms(task.base.model, task.base.shape)[1][:embed]
+        if is_rotated(task.base):
+            norms[-1] = np.inf  # stands for the mean, see `vit.stream`
+        order = np.argsort(-norms, kind="stable")
         for count in range(embed, max(1, int(np.ceil(self.floors.embed * embed))) - 1, -1):
             smaller = replace(keep, embed=np.sort(order[:count]))
             if _fits(task, smaller):

@@ -11,28 +11,30 @@ from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import distillation, label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
-from fedprune.pruning.learning import asked_rows, proxy_batches, teacher_logits
+from fedprune.pruning.learning import asked_rows, cut_trained, proxy_batches, teacher_logits
 from fedprune.pruning.masks import Masks, gated, target_share
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.weight_groups import gradient_copy
-from fedprune.vit.base import Base, freeze
 from fedprune.vit.branches import quick
-from fedprune.vit.surgery import EdgeModel, cut
+from fedprune.vit.surgery import EdgeModel
 
 
 @register("method", "uvc")
 @dataclass(frozen=True)
-class UVC(Method):
+class UVC(Rotatable):
     """One constrained problem over weights, layer ratios and branch gates, solved primal-dual with distillation.
 
     From UVC (ICLR 2022): minimise the loss with soft distillation from the base (share 0.1) over weights W, ratios s
-    and gates g so that the resource R(s, g) meets its target; units are ranked by the norm of their weights, those
-    beyond a layer's ratio are to shrink to zero (heads by proj, neurons by fc2); multipliers rise by gradient ascent.
-    Ours: no ratios of dimensions within heads; ratios and gates are sigmoids and gates are soft in training instead of
-    Gumbel samples; units beyond the ratio are masked with a straight-through gradient instead of shrunk by a proximal
-    step; a few epochs on the proxy set instead of 30 + 120 on ImageNet, with rates to match; the exact budget is met by
-    searching along the learned order, in which a branch whose gate has fallen below one half goes before units that are
-    wanted.
+    and gates g so that the resource R(s, g) meets its target; a block has a ratio of heads, one of neurons, and each
+    head one of the dimensions inside it; units are ranked by the norm of their weights, those beyond a ratio are to
+    shrink to zero (heads and their dimensions by proj, neurons by fc2); multipliers rise by gradient ascent. Ours: the
+    dimensions inside a head are its value dimensions, which proj reads, and the edge model has as many of them in every
+    head of a block, on average what its heads have learned; ratios and gates are sigmoids and gates are soft in
+    training instead of Gumbel samples; units beyond the ratio are masked with a straight-through gradient instead of
+    shrunk by a proximal step; a few epochs on the proxy set instead of 30 + 120 on ImageNet, with rates to match; the
+    exact budget is met by searching along the learned order, in which a branch whose gate has fallen below one half
+    goes before units that are wanted.
 
     Attributes:
         epochs: Passes over the proxy set.
@@ -55,6 +57,7 @@ class UVC(Method):
     align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, 1, "epochs", "batch_size", "align")
         at_least(self, 0, "learning_rate", "ratio_rate", "dual_rate", "distill")
 
@@ -64,9 +67,10 @@ class UVC(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        task = self.in_coordinates(task)
         shape = task.base.shape
         model: Any = gradient_copy(task)
-        masks = Masks.fresh(shape, ("heads", "neurons"), score=0.0, threshold=3.0)
+        masks = Masks.fresh(shape, ("heads", "v", "neurons"), score=0.0, threshold=3.0)
         for index, block in enumerate(shape.blocks):
             for branch, units in (("attention", block.heads), ("mlp", block.neurons)):
                 if units:
@@ -95,19 +99,21 @@ class UVC(Method):
         masks.scores = unit_norms(model, masks)
         dimensions = ("heads", "qk", "v", "neurons", "branches")
         keep = keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align)
-        # a recovery compares with the base as it was, of which these weights are no cut
-        edge = cut(Base.of(freeze(model), task.base.preprocess), keep)
-        return replace(edge, source=task.base, notes=resort_note(task, keep))
+        return replace(cut_trained(task, model, keep), notes=resort_note(task, keep))
 
 
 def unit_norms(model: Any, masks: Masks) -> dict[tuple[int, str], Tensor]:
-    """Return the norm of each head's output weights and of each neuron's in fc2, differentiable by the weights."""
+    """Return the norms of what units write with, differentiable by the weights.
+
+    Returns:
+        For each (block, kind) of `masks`: (heads,) and (heads, value width) of proj, (neurons,) of fc2.
+    """
     norms = {}
     for index, kind in masks.scores:
         block = model.blocks[index]
-        if kind == "heads":
-            heads = masks.shape.blocks[index].heads
-            norms[index, kind] = block.attn.proj.weight.unflatten(1, (heads, -1)).square().sum((0, 2)).sqrt()
-        else:
+        if kind == "neurons":
             norms[index, kind] = block.mlp.fc2.weight.square().sum(0).sqrt()
+        else:
+            squares = block.attn.proj.weight.unflatten(1, (masks.shape.blocks[index].heads, -1)).square().sum(0)
+            norms[index, kind] = (squares.sum(1) if kind == "heads" else squares).sqrt()
     return norms

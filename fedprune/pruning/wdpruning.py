@@ -13,19 +13,19 @@ from fedprune.core.registry import register
 from fedprune.devices.groups import Floors
 from fedprune.evidence.losses import label_loss
 from fedprune.pruning.last_resort import keep_with_last_resort, resort_note
-from fedprune.pruning.learning import asked_rows, proxy_batches
+from fedprune.pruning.learning import asked_rows, cut_trained, proxy_batches
 from fedprune.pruning.masks import Masks, excess, gated, target_share
-from fedprune.pruning.method import Method, PruningTask
+from fedprune.pruning.method import PruningTask
+from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.weight_groups import gradient_copy
-from fedprune.vit.base import Base, freeze
 from fedprune.vit.branches import quick
-from fedprune.vit.surgery import EdgeModel, cut
+from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.units import unit_indices
 
 
 @register("method", "wdpruning")
 @dataclass(frozen=True)
-class WDPruning(Method):
+class WDPruning(Rotatable):
     """Saliency scores, a learned threshold a layer and an early exit, trained jointly with the weights.
 
     From WDPruning (AAAI 2022): the binariser (see `masks`), scores start at 0 and thresholds near the whole width,
@@ -61,6 +61,7 @@ class WDPruning(Method):
     align: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, 1, "epochs", "batch_size", "align")
         at_least(self, 0, "learning_rate", "weight_decay", "score_rate", "threshold_rate", "dual_rate")
 
@@ -70,6 +71,7 @@ class WDPruning(Method):
         Raises:
             BudgetError: no legal model is small enough.
         """
+        task = self.in_coordinates(task)
         shape = task.base.shape
         model: Any = gradient_copy(task)
         masks = Masks.fresh(shape, ("heads", "neurons"), score=0.0, threshold=3.0)
@@ -86,9 +88,8 @@ class WDPruning(Method):
             scores[[block.attention, block.mlp]] = np.inf if index < depth else -np.inf
         dimensions = ("blocks", "heads", "qk", "v", "neurons")
         keep = keep_with_last_resort(task, scores, dimensions, self.floors, self.align)
-        edge = cut(Base.of(freeze(model), task.base.preprocess), keep)
-        # a recovery compares with the base as it was, of which these weights are no cut
-        return replace(edge, source=task.base, notes={"depth": float(depth), **resort_note(task, keep)})
+        edge = cut_trained(task, model, keep)
+        return replace(edge, notes={"depth": float(depth), **resort_note(task, keep)})
 
     def _train(
         self, task: PruningTask, model: nn.Module, early: nn.Linear | None, depth: int, masks: Masks

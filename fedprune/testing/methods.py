@@ -12,6 +12,7 @@ from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import budget_without
 from fedprune.pruning.method import Method, PruningTask
 from fedprune.pruning.ranking import Ranking
+from fedprune.pruning.rotation import Rotatable
 from fedprune.testing.contract import (
     GLOBAL_RANDOMNESS,
     Check,
@@ -30,7 +31,7 @@ from fedprune.vit.surgery import EdgeModel
 
 
 def contract(method: Any) -> list[Check]:
-    """Return the checks of a method; a `Ranking` promises more than others."""
+    """Return the checks of a method; one that is `Rotatable`, and a `Ranking`, promise more than others."""
     checks = [
         *asked(it_is_an_option_of_its_kind, kind=["method"], base=[Method]),
         *asked(the_budget_holds_and_the_base_stays, removed=[0.2, 0.5, 0.8], limit=["params", "macs"]),
@@ -44,8 +45,9 @@ def contract(method: Any) -> list[Check]:
         *asked(only_the_pool_is_read),
         *asked(labels_that_it_does_not_read_change_nothing),
     ]
+    if isinstance(method, Rotatable):
+        checks += asked(it_works_on_a_rotated_stream, family=FAMILIES)
     if isinstance(method, Ranking):
-        checks += asked(a_ranking_works_on_a_rotated_stream, family=FAMILIES)
         checks += asked(a_ranking_can_leave_the_choice_of_units_to_the_surgeon)
         checks += asked(a_rotated_stream_loses_nothing_where_nothing_is_cut)
     return checks
@@ -169,8 +171,8 @@ def labels_that_it_does_not_read_change_nothing(method: Method) -> None:
     expect(not name, f"`reads_labels` is false, and with other labels the edge model differs in {name}.")
 
 
-def a_ranking_works_on_a_rotated_stream(method: Ranking, family: str) -> None:
-    """`stream=rotated` cuts the embedding along other axes; the score must take the task's base as it comes."""
+def it_works_on_a_rotated_stream(method: Rotatable, family: str) -> None:
+    """`stream=rotated` cuts the embedding along other axes; the method must take the task's base as it comes."""
     edge, task = derive(replace(method, stream="rotated", directions="geo"), family=family, removed=0.6, images=8)
     expect_within(edge, task)
     size, allowed = count_params(edge.shape), task.budget.params

@@ -122,6 +122,16 @@ def to_plain_norm(tensors: dict[str, Tensor], width: int) -> None:
     _turn(tensors.items(), *_to_plain(tensors["pos_embed"].shape[-1], width))
 
 
+def plain_reader(weight: Tensor, width: int) -> Tensor:
+    """Return (outputs, k) that reads the stream of an edge model with plain LayerNorms as `weight` does before.
+
+    Args:
+        weight: (outputs, k), what reads the k kept dimensions of a rotated base.
+        width: That base's.
+    """
+    return weight @ _to_plain(weight.shape[-1], width)[1].to(weight)
+
+
 def to_base_norm(model: Any, width: int) -> None:
     """Give a model that was cut out of a rotated base of that width norms with the base's divisor D, in place."""
     owners = [(block, name) for block in model.blocks for name in ("norm1", "norm2")]

@@ -9,12 +9,13 @@ from fedprune.evidence.losses import distillation, label_loss
 from fedprune.pruning.learned_masks import LearnedMasks
 from fedprune.pruning.learning import proxy_batches
 from fedprune.pruning.masks import Masks, TopShare, excess, gated, target_share
-from fedprune.pruning.uvc import unit_norms
+from fedprune.pruning.uvc import UVC, unit_norms
 from fedprune.pruning.vbp import VarianceBased
 from fedprune.testing.tasks import FAMILIES, random_base, task_of
 from fedprune.vit.counts import count_params
 from fedprune.vit.shape import Keep
 from fedprune.vit.surgery import cut
+from fedprune.vit.units import unpack
 
 
 def test_the_binariser_keeps_the_best_and_passes_gradients_straight_through() -> None:
@@ -51,7 +52,7 @@ def test_gates_of_zero_and_one_are_surgery(kind: str) -> None:
 def test_the_size_is_the_base_at_first_and_falls_with_the_thresholds() -> None:
     shape = random_base("plain").shape
     masks = Masks.fresh(shape, ("heads", "neurons"), score=0.0, threshold=50.0)
-    assert float(masks.size("params")) == pytest.approx(1.0)
+    assert float(masks.size("params").detach()) == pytest.approx(1.0)
     masks.thresholds[0, "neurons"] = torch.tensor(-50.0, requires_grad=True)
     assert float(masks.size("params")) < 1
     task = task_of(random_base("plain"), budget=budget_without(shape, 0.25, "params"))
@@ -77,12 +78,47 @@ def test_a_budget_out_of_reach_of_the_method_s_own_dimensions_is_noted(method) -
     assert edge.notes["last_resort"] == 1
 
 
+def test_each_head_has_a_share_of_its_dimensions_by_hand() -> None:
+    """Two heads of 8: half of the first one's dimensions and a quarter of the second's stay, its best."""
+    base = random_base("plain")
+    masks = Masks.fresh(base.shape, ("heads", "v", "neurons"), score=0.0, threshold=50.0)
+    assert masks.scores[1, "v"].shape == (2, 8)
+    whole = float(masks.size("params"))
+    assert whole == pytest.approx(1.0)
+    masks.thresholds[1, "v"] = torch.logit(torch.tensor([0.5, 0.25], dtype=torch.float64)).requires_grad_()
+    masks.scores[1, "v"] = torch.arange(16.0).reshape(2, 8)
+    gate = masks.gates()[1, "v"]
+    assert gate.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]]
+    # a value dimension has a row of 16 weights and a bias in qkv, and a column of 16 in proj; 62.5 % of 16 are gone
+    assert whole - float(masks.size("params")) == pytest.approx(0.625 * 16 * 33 / count_params(base.shape), rel=1e-5)
+    row = unpack(masks.row(), base.shape).blocks[1].v
+    assert row[0].tolist() == pytest.approx([0.5 * 8 / rank for rank in range(8, 0, -1)])
+    assert row[1].tolist() == pytest.approx([0.25 * 8 / rank for rank in range(8, 0, -1)])
+    keep = Keep.everything(base.shape)
+    block = replace(keep.blocks[1], v=np.array([[4, 5, 6, 7], [0, 5, 6, 7]]))
+    keep = replace(keep, blocks=(keep.blocks[0], block, keep.blocks[2]))
+    gate = torch.zeros(2, 8, dtype=torch.float64).scatter_(1, torch.from_numpy(block.v), 1)
+    pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    with gated(base.model, {(1, "v"): gate}):
+        torch.testing.assert_close(cut(base, keep).model(pixels), base.model(pixels), rtol=0, atol=1e-12)
+
+
+def test_uvc_cuts_inside_heads_what_their_shares_leave() -> None:
+    base = random_base("plain", dtype=torch.float32)
+    task = task_of(base, images=32, budget=budget_without(base.shape, 0.4, "params"))
+    edge = UVC(epochs=8).derive(task)
+    assert count_params(edge.shape) <= task.budget.params
+    assert min(block.v for block in edge.shape.blocks if block.heads) < 8
+    assert edge.shape.embed == base.shape.embed
+
+
 def test_norms_of_units() -> None:
     base = random_base("plain")
-    masks = Masks.fresh(base.shape, ("heads", "neurons"), score=0.0, threshold=0.0)
+    masks = Masks.fresh(base.shape, ("heads", "v", "neurons"), score=0.0, threshold=0.0)
     norms = unit_norms(base.model, masks)
     proj, mlp = base.model.blocks[0].attn.proj.weight, base.model.blocks[0].mlp
     torch.testing.assert_close(norms[0, "heads"][1], proj[:, 8:].norm())
+    torch.testing.assert_close(norms[0, "v"][1, 3], proj[:, 11].norm())
     torch.testing.assert_close(norms[0, "neurons"][3], mlp.fc2.weight[:, 3].norm())
 
 

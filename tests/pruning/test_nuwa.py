@@ -72,7 +72,7 @@ def test_leaving_a_dimension_out_leaves_it_whole() -> None:
         assert set(widths) == {16 if name == "embed" else 32 if name == "neurons" else 8}
 
 
-@pytest.mark.parametrize("settings", [{"attention": "score"}, {"rates": "fixed"}, {"gradients": "proxy"}])
+@pytest.mark.parametrize("settings", [{"attention": "as_is"}, {"rates": "fixed"}, {"gradients": "proxy"}])
 def test_every_reading_meets_the_budget(settings: dict[str, str]) -> None:
     base = random_base("plain")
     task = task_of(base, images=12, budget=budget_without(base.shape, 0.5, "params"))

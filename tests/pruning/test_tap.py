@@ -92,7 +92,7 @@ def test_a_layers_response_is_the_divergence_of_the_masked_model(kind: str) -> N
     """By masking the whole base: half of block 1's attention, half of block 2's neurons."""
     base = random_base(kind)
     task = task_of(base, images=6)
-    importance = neuron_importance(task, [task.proxy], Tap().mlp, Tap().attention, "as_released")
+    importance = neuron_importance(task, [task.proxy], Tap().mlp_terms, Tap().attention_terms, "as_released")
     found = layer_response(task, [task.proxy], importance, 0.5, "as_meant")
     released = layer_response(task, [task.proxy], importance, 0.5, "as_released")
     pixels = base.preprocess(task.images.read(task.proxy)).double()

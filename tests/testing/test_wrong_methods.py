@@ -117,7 +117,7 @@ class Boastful(Random):
             "classes_that_a_device_names_are_the_rows_that_stay",
             r"tells .* \(1, 4\), and .* has \(0, 1, 2, 3, 4, 5\)",
         ),
-        (Stubborn, "a_ranking_works_on_a_rotated_stream", "stream=rotated is set, .* along the base's own axes"),
+        (Stubborn, "it_works_on_a_rotated_stream", "stream=rotated is set, .* along the base's own axes"),
         (Silent, "what_cannot_be_met_is_refused_in_a_sentence", "it raised RuntimeError: no way"),
         (Boastful, "the_budget_holds_and_the_base_stays", r"the module holds \d+ parameters, .* told counts \d+"),
     ],
