@@ -62,4 +62,4 @@ class Corp(Ranking):
             BudgetError: no legal model is small enough.
         """
         edge = super().derive(task)
-        return replace(edge, notes={**edge.notes, **resort_note(task, edge.keep)})
+        return replace(edge, notes={**edge.notes, **resort_note(task.base.shape, edge.keep, ("qk", "neurons"))})

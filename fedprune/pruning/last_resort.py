@@ -1,5 +1,7 @@
 """Budgets that a method's own dimensions do not reach: the embedding gives way once nothing else can."""
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from fedprune.devices.search import keep_within
 from fedprune.evidence.weights import weight_norms
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.scales import kind_of, shares
-from fedprune.vit.shape import Keep
+from fedprune.vit.shape import Keep, Shape
 from fedprune.vit.stream import is_rotated
 from fedprune.vit.units import unpack
 
@@ -45,9 +47,28 @@ def keep_with_last_resort(
         return search(scores, (*dimensions, "embed"))
 
 
-def resort_note(task: PruningTask, keep: Keep) -> dict[str, float]:
-    """Return the note `last_resort` of a method that leaves the embedding whole, where the embedding had to give way.
+def resort_note(shape: Shape, keep: Keep, own: Collection[str]) -> dict[str, float]:
+    """Return the note `last_resort` where a dimension had to give way that is not the method's own.
 
     Tables mark cells in which a device has it: what is shown there is not the method's own doing alone.
+
+    Args:
+        shape: The base's.
+        keep: What stays of it.
+        own: The dimensions that the method's paper shrinks, out of `devices.groups.WIDTHS`.
     """
-    return {"last_resort": 1.0} if len(keep.embed) < task.base.shape.embed else {}
+    return {"last_resort": 1.0} if _narrowed(shape, keep) - set(own) else {}
+
+
+def _narrowed(shape: Shape, keep: Keep) -> set[str]:
+    """Return the dimensions that are narrower than the base's somewhere; a head that is gone has no width."""
+    kept = {block.block: block for block in keep.blocks}
+    found = {"embed"} if len(keep.embed) < shape.embed else set()
+    for index, whole in enumerate(shape.blocks):
+        mine = kept.get(index)
+        heads = len(mine.heads) if mine else 0
+        widths = {"heads": heads, "neurons": len(mine.neurons) if mine else 0}
+        if mine and heads:
+            widths |= {"qk": mine.qk.shape[1], "v": mine.v.shape[1]}
+        found |= {name for name, width in widths.items() if width < getattr(whole, name)}
+    return found

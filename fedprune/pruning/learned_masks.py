@@ -80,4 +80,4 @@ class LearnedMasks(Rotatable):
             dual += self.dual_rate * max(0.0, float(size.detach()) - target)
         dimensions = ("heads", "qk", "v", "neurons")
         keep = keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align)
-        return replace(cut(task.base, keep), notes=resort_note(task, keep))
+        return replace(cut(task.base, keep), notes=resort_note(task.base.shape, keep, ("heads", "neurons")))

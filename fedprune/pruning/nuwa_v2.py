@@ -113,7 +113,7 @@ class NuwaV2(Rotatable):
         if self.refit:
             self._refit(task, edge, inputs, masks)
         masked = float(sum(int((mask == 0).sum()) for mask in masks))
-        return replace(edge, notes={"masked_neurons": masked, **resort_note(task, keep)})
+        return replace(edge, notes={"masked_neurons": masked, **resort_note(shape, keep, ("qk", "v", "neurons"))})
 
     def _learn(self, task: PruningTask) -> list[Tensor]:
         """Learn one mask a neuron with the base frozen; return the binary masks of all blocks."""

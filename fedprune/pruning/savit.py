@@ -1,16 +1,19 @@
 """SAViT: how much of heads, neurons and embedding goes, decided with what they do to each other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedprune.core.random import stream
 from fedprune.core.ranges import at_least
 from fedprune.core.registry import register
+from fedprune.pruning.last_resort import resort_note
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.reestimation import units_kept
 from fedprune.pruning.scales import rank_by_kind
+from fedprune.vit.shape import Keep
+from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.units import unit_indices
 
 COMPONENTS = ("heads", "neurons", "embed")
@@ -67,6 +70,10 @@ class SAViT(Ranking):
             children = parents[pairs].mean(1) * np.exp(0.3 * random.standard_normal((self.population, 3)))
             speeds = children / children.sum(1, keepdims=True)
         return _at_speeds(task, ranks, np.array(best[0][1]))
+
+    def cut(self, task: PruningTask, keep: Keep) -> EdgeModel:
+        """Cut, and note where query-key or value dimensions had to go too."""
+        return replace(super().cut(task, keep), notes=resort_note(task.base.shape, keep, COMPONENTS))
 
     def _damage(self, task: PruningTask, rows: FloatArray, ranks: FloatArray, speed: FloatArray) -> float:
         """Return the second-order loss of what these speeds remove, cross terms included."""

@@ -99,7 +99,7 @@ class UVC(Rotatable):
         masks.scores = unit_norms(model, masks)
         dimensions = ("heads", "qk", "v", "neurons", "branches")
         keep = keep_with_last_resort(task, masks.row(), dimensions, self.floors, self.align)
-        return replace(cut_trained(task, model, keep), notes=resort_note(task, keep))
+        return replace(cut_trained(task, model, keep), notes=resort_note(shape, keep, ("heads", "v", "neurons")))
 
 
 def unit_norms(model: Any, masks: Masks) -> dict[tuple[int, str], Tensor]:

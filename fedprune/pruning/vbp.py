@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from fedprune.core.errors import BudgetError
 from fedprune.core.registry import register
 from fedprune.devices.budget import Budget
+from fedprune.pruning.last_resort import resort_note
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.ranking import FloatArray, Ranking, Reads
 from fedprune.pruning.scales import rank_by_kind
-from fedprune.vit.shape import Keep, Shape
+from fedprune.vit.shape import Keep
 from fedprune.vit.stream import kept_stream
 from fedprune.vit.surgery import EdgeModel
 from fedprune.vit.units import unpack
@@ -74,8 +75,7 @@ class VarianceBased(Ranking):
         """
         edge, task = super().derive(task), self.in_coordinates(task)
         fold_means(task, edge, task.evidence.mean_row("activation_mean", task.proxy))
-        missed = _but_neurons(edge.shape) != _but_neurons(task.base.shape)
-        return replace(edge, notes={**edge.notes, **({"last_resort": 1.0} if missed else {})})
+        return replace(edge, notes={**edge.notes, **resort_note(task.base.shape, edge.keep, ("neurons",))})
 
 
 @torch.no_grad()
@@ -94,10 +94,6 @@ def fold_means(task: PruningTask, edge: EdgeModel, mean: FloatArray) -> None:
             gone = average.v.copy()
             gone[kept.heads[:, None], kept.v] = 0
             block.attn.proj.bias += kept_stream(task.base, _written(source.attn.proj.weight, gone.ravel()), embed)
-
-
-def _but_neurons(shape: Shape) -> list[object]:
-    return [shape.embed, *((block.heads, block.qk, block.v) for block in shape.blocks)]
 
 
 def _written(weight: torch.Tensor, inputs: NDArray[np.floating]) -> torch.Tensor:

@@ -89,7 +89,7 @@ class WDPruning(Rotatable):
         dimensions = ("blocks", "heads", "qk", "v", "neurons")
         keep = keep_with_last_resort(task, scores, dimensions, self.floors, self.align)
         edge = cut_trained(task, model, keep)
-        return replace(edge, notes={"depth": float(depth), **resort_note(task, keep)})
+        return replace(edge, notes={"depth": float(depth), **resort_note(shape, keep, ("heads", "neurons"))})
 
     def _train(
         self, task: PruningTask, model: nn.Module, early: nn.Linear | None, depth: int, masks: Masks

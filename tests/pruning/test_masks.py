@@ -6,6 +6,7 @@ import torch
 
 from fedprune.devices.budgets import budget_without
 from fedprune.evidence.losses import distillation, label_loss
+from fedprune.pruning.last_resort import resort_note
 from fedprune.pruning.learned_masks import LearnedMasks
 from fedprune.pruning.learning import proxy_batches
 from fedprune.pruning.masks import Masks, TopShare, excess, gated, target_share
@@ -68,6 +69,19 @@ def test_masks_learn_to_fit_the_budget() -> None:
     assert 0.9 * task.budget.params < count_params(edge.shape) <= task.budget.params
     assert edge.shape.embed == base.shape.embed
     assert "last_resort" not in edge.notes
+
+
+def test_a_last_resort_is_any_dimension_but_the_method_s_own() -> None:
+    shape = random_base("plain").shape
+    keep = Keep.everything(shape)
+    assert not resort_note(shape, keep, ())
+    narrow = replace(keep.blocks[1], qk=keep.blocks[1].qk[:, :5])
+    narrow = replace(keep, blocks=(keep.blocks[0], narrow, keep.blocks[2]))
+    assert not resort_note(shape, narrow, ("qk",))
+    assert resort_note(shape, narrow, ("heads", "neurons")) == {"last_resort": 1.0}
+    shallow = replace(keep, blocks=keep.blocks[:2])
+    assert not resort_note(shape, shallow, ("heads", "neurons"))
+    assert resort_note(shape, shallow, ("neurons",))
 
 
 @pytest.mark.parametrize("method", [LearnedMasks(epochs=1), VarianceBased()], ids=lambda method: method.name)
