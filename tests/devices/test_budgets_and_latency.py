@@ -9,6 +9,7 @@ from fedprune.core.errors import ConfigError
 from fedprune.core.registry import from_dict
 from fedprune.devices.budget import Budget
 from fedprune.devices.budgets import Levels, Uniform
+from fedprune.devices.dimension_budgets import OneDimension
 from fedprune.devices.latency import LatencyModel, features, fit_latency
 from fedprune.devices.profiled_budgets import macs_within
 from fedprune.devices.search import keep_within
@@ -44,6 +45,22 @@ def test_uniform_budgets_lie_between_the_bounds():
     assert shares.min() >= 0.3 - 1e-6
     assert shares.max() <= 0.6 + 1e-6
     assert abs(shares.mean() - 0.45) < 0.03
+
+
+def test_a_rate_of_one_dimension_is_the_narrower_models_parameters():
+    """By the shape itself where widths are whole, half way between two of them else."""
+    for dimension, rate, block in (
+        ("qk", 0.25, BlockShape(3, 48, 64, 768)),
+        ("neurons", 0.75, BlockShape(3, 64, 64, 192)),
+    ):
+        narrower = dataclasses.replace(BASE, blocks=(block,) * 12)
+        assert OneDimension(dimension, rate).assign(BASE, 2, 0) == [Budget(params=count_params(narrower))] * 2
+    narrower = dataclasses.replace(BASE, embed=96)
+    assert OneDimension("embed", 0.5).assign(BASE, 1, 0)[0].params == count_params(narrower)
+    sizes = [count_params(dataclasses.replace(BASE, blocks=(BlockShape(3, 64, v, 768),) * 12)) for v in (32, 33)]
+    assert OneDimension("v", 1 - 32.5 / 64).assign(BASE, 1, 0)[0].params == sum(sizes) // 2
+    with pytest.raises(ConfigError, match="dimension is 'depth'; choose one of embed, heads, qk, v, neurons"):
+        from_dict("budgets", {"name": "dimension", "dimension": "depth"})
 
 
 @pytest.mark.parametrize("values", [{"removed": [1.0]}, {"removed": []}, {"limit": "energy"}, {"removd": [0.1]}])
