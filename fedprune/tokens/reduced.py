@@ -102,20 +102,23 @@ class ReducedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, classes) logits of (batch, 3, size, size) images."""
-        return self._classify(self._through(images))
+        return self._classify(self.carry(self._enter(images)))
 
     def run(self, images: Tensor) -> Pass:
         """Pass images through and tell what became of their tokens."""
         seen: list[Tensor] = []
-        tokens = self._through(images, seen)
+        tokens = self.carry(self._enter(images), seen)
         entering, attending, mlp, leaving, protected = (tuple(seen[place::5]) for place in range(5))
         trace = Trace(entering, attending, mlp, leaving, protected)
         return Pass(self._classify(tokens), tokens.x, tokens.alive, tokens.protected, trace)
 
-    def _through(self, images: Tensor, seen: list[Tensor] | None = None) -> Tokens:
+    def _enter(self, images: Tensor) -> Tokens:
+        return Tokens(stem(self.backbone, images), self.shape.prefix_tokens)
+
+    def carry(self, tokens: Tokens, seen: list[Tensor] | None = None) -> Tokens:
         """Return the tokens behind the last block; to `seen` go the five counts of a `Trace` of each block in turn."""
         vit: Any = self.backbone
-        tokens, stages = Tokens(stem(vit, images), self.shape.prefix_tokens), self.at
+        stages = self.at
         for index, block in enumerate(vit.blocks):
             tokens = self._block(block, stages.get(index), tokens, seen)
             if seen is not None:

@@ -65,7 +65,7 @@ class LearnedStage(Stage):
     def gathered(self, tokens: Tokens) -> Tokens:
         """Do the same where all tokens are there and none carries more than its values: indices in place of marks."""
         first, rest = tokens.x[:, : tokens.protected], tokens.x[:, tokens.protected :]
-        plain = all(each is None for each in (tokens.alive, tokens.size, tokens.attention))
+        plain = all(each is None for each in (tokens.alive, tokens.size, tokens.attention, tokens.places))
         if not plain or self.training or self.watched is not None or rest.shape[1] <= self.count:
             return super().gathered(tokens)
         logits = self.logits(self._read(rest), None)

@@ -21,6 +21,7 @@ class Tokens:
             type, so that gradients reach the selector that decided.
         size: (batch, tokens) number of patches that a token stands for; None when each stands for one.
         attention: (batch, tokens) a running class attention that some reducers carry along.
+        places: (batch, tokens) where the tokens stood, for a model that puts them back; -1 for packages.
         parked: What the tokens were before a selection that will be undone after the block.
         order: (batch, kept) where the tokens that were gathered stand in `parked`.
     """
@@ -30,6 +31,7 @@ class Tokens:
     alive: Tensor | None = None
     size: Tensor | None = None
     attention: Tensor | None = None
+    places: Tensor | None = None
     parked: "Tokens | None" = None
     order: Tensor | None = None
 
@@ -70,7 +72,9 @@ class Tokens:
             return torch.cat((values[:, :place], new.to(values.dtype), values[:, place:]), dim=1)
 
         size = None if self.size is None else put(self.size, torch.ones_like(present))
-        return replace(self, x=put(self.x, token), protected=place + 1, alive=put(self.mask, present), size=size)
+        places = None if self.places is None else put(self.places, torch.full_like(self.places[:, :1], -1))
+        alive = put(self.mask, present)
+        return replace(self, x=put(self.x, token), protected=place + 1, alive=alive, size=size, places=places)
 
     def append(self, token: Tensor) -> "Tokens":
         """Put a (batch, 1, embed) token behind all others, as a token like any other."""
@@ -102,7 +106,8 @@ class Tokens:
 
         x = rows(self.x, order)
         alive = take(self.alive) if padded else None
-        return replace(self, x=x, alive=alive, size=take(self.size), attention=take(self.attention), order=order)
+        size, attention, places = take(self.size), take(self.attention), take(self.places)
+        return replace(self, x=x, alive=alive, size=size, attention=attention, places=places, order=order)
 
 
 def rows(values: Tensor, order: Tensor) -> Tensor:
