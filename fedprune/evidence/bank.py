@@ -8,6 +8,7 @@ a row's largest value sits near the top of float16's range, so 9 decades below i
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,11 @@ class Bank:
         self._segments: dict[str, NDArray[np.void]] = {}
         self._stamps: dict[str, tuple[int, ...]] = {}
         self._places: dict[int, tuple[str, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes along to another process, the rows as plain arrays: they can then be shared in memory."""
+        segments = {name: segment.view(np.ndarray) for name, segment in self._segments.items()}
+        return {**vars(self), "_segments": segments}
 
     def missing(self, indices: IntArray) -> IntArray:
         """Return the distinct `indices` that have no row yet, ascending."""

@@ -7,7 +7,7 @@ others, or in another order; reading only the rows with weight does less work th
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,8 +65,11 @@ class Evidence:
         self._cache, self._images_id = cache, images_id
         self._banks: dict[str, Bank] = {}
         self._variants: dict[tuple[str, Pass], Evidence] = {}
-        self._mean = lru_cache(maxsize=8)(self._compute_mean)
         self._shared: dict[Hashable, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes along to another process: all but the last means, which are cheap."""
+        return {name: value for name, value in vars(self).items() if name != "_mean"}
 
     @property
     def measured(self) -> int:
@@ -165,6 +168,11 @@ class Evidence:
         unique, inverse = np.unique(indices, return_inverse=True)
         sums = np.bincount(inverse, weights)
         return self._mean(statistic, unique.tobytes(), (sums / sums.sum()).tobytes()).copy()
+
+    @cached_property
+    def _mean(self) -> Callable[[str, bytes, bytes], NDArray[np.float64]]:
+        """The last few means."""
+        return lru_cache(maxsize=8)(self._compute_mean)
 
     def _compute_mean(self, statistic: str, indices: bytes, weights: bytes) -> NDArray[np.float64]:
         index, weight = np.frombuffer(indices, dtype=np.int64), np.frombuffer(weights, dtype=np.float64)

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from fedprune.core.registry import register
 from fedprune.core.text import describe
-from fedprune.federation.deriving import DerivingProcesses
+from fedprune.federation.deriving_processes import DerivingProcesses
 from fedprune.federation.engine import CLIENT_APP, Engine, load_client_app
 from fedprune.federation.local import RAISED, LocalGrid, checked_reply, copied, failure
 from fedprune.federation.strategy import EdgeModels

@@ -6,8 +6,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 from flwr.app import Context
@@ -16,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedprune.core.errors import FedpruneError, require
 from fedprune.core.registry import register
 from fedprune.core.text import describe
+from fedprune.federation.deriving_actors import DerivingActors
 from fedprune.federation.engine import CLIENT_APP, Engine
 from fedprune.federation.logs import DEVICE_LOG, log_path
 from fedprune.federation.strategy import EdgeModels
@@ -34,7 +36,7 @@ class Ray(Engine):
     Attributes:
         address: Of a running Ray cluster, as `host:port` or `auto`; empty starts a Ray of its own.
         cpus: CPUs of a Ray of its own; 0 is all of this machine.
-        num_cpus: CPUs for each actor that does devices' work.
+        num_cpus: CPUs for each actor that does devices' work, and for one beside it that derives models.
         num_gpus: GPUs for each, may be a fraction; a fraction is a matter of scheduling and caps no memory.
         window: Most messages on their way, which bounds memory; 0 is four for each CPU of the cluster.
         timeout: Seconds that a device has for an answer, once an actor works for it.
@@ -60,15 +62,22 @@ class Ray(Engine):
         Raises:
             MissingExtra: Ray is not installed.
         """
+        stopped = Event()
 
         def serve(grid: Grid) -> None:
             cpus = max(1, int(require("ray", "ray").cluster_resources().get("CPU", 1)))
             size = self.window or 4 * cpus
             # An actor ends a device's work when its time is up; a device may wait for others that use up all of theirs.
             turns = 1 + math.ceil(size * self.num_cpus / cpus)
-            strategy.run(WindowGrid(grid, size, devices, START_PATIENCE), turns * self.timeout)
+            with closing(DerivingActors(strategy.state.derivers, self.num_cpus, self.num_gpus)) as executor:
+                strategy.state.executor = executor
+                window = WindowGrid(grid, size, devices, START_PATIENCE, stopped=stopped)
+                strategy.run(window, turns * self.timeout)
 
-        self.simulate(serve, devices, client_app)
+        try:
+            self.simulate(serve, devices, client_app)
+        finally:
+            stopped.set()  # Ctrl-C ends what runs in the main thread, Flower's part; the strategy runs in another one
 
     def simulate(self, serve: Callable[[Grid], None], devices: int, client_app: str) -> None:
         """Call `serve` with the grid of Flower's simulation.
@@ -76,6 +85,7 @@ class Ray(Engine):
         Raises:
             MissingExtra: Ray is not installed.
         """
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # or a thread that outlives Ray would start it again
         ray = require("ray", "ray")
         from flwr.simulation import run_simulation
 
@@ -104,7 +114,9 @@ class Ray(Engine):
             **{name: value for name, value in os.environ.items() if name.startswith("FEDPRUNE_")},
         }
         size = (
-            {"address": self.address} if self.address else {"num_cpus": self.cpus or None, "include_dashboard": False}
+            {"address": self.address}
+            if self.address
+            else {"address": "local", "num_cpus": self.cpus or None, "include_dashboard": False}
         )
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         _start(ray, {**size, **quiet, "runtime_env": {"env_vars": environment}})

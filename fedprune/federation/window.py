@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from threading import Event
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -34,7 +35,13 @@ class WindowGrid(Grid):
     """
 
     def __init__(
-        self, grid: Grid, size: int, nodes: int, patience: float, devices: Mapping[int, int] | None = None
+        self,
+        grid: Grid,
+        size: int,
+        nodes: int,
+        patience: float,
+        devices: Mapping[int, int] | None = None,
+        stopped: Event | None = None,
     ) -> None:
         """Wrap `grid`.
 
@@ -44,12 +51,14 @@ class WindowGrid(Grid):
             nodes: How many nodes will connect.
             patience: Seconds to wait until all have; those that are there by then take part.
             devices: The device of each node that may take part; None asks the nodes, and any may.
+            stopped: Once it is set, by another thread, nothing is waited for any more.
         """
         self.grid = grid
         self.size = size
         self.nodes = nodes
         self.patience = patience
         self.devices = devices
+        self.stopped = stopped or Event()
 
     @property
     def run(self) -> Run:
@@ -91,7 +100,11 @@ class WindowGrid(Grid):
         return self.grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Send message after message as replies come in; a reply is due `timeout` seconds after its message left."""
+        """Send message after message as replies come in; a reply is due `timeout` seconds after its message left.
+
+        Raises:
+            FedpruneError: `stopped` was set.
+        """
         source = iter(messages)
         waiting: dict[str, _Waiting] = {}
         while True:
@@ -99,6 +112,8 @@ class WindowGrid(Grid):
                 yield from self._send(waiting, message, timeout)
             if not waiting:
                 return
+            if self.stopped.is_set():
+                raise FedpruneError("The run was stopped.")
             replies = self._pull(waiting)
             for reply in replies:
                 yield from self._received(waiting, reply)

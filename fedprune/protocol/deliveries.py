@@ -10,7 +10,7 @@ from fedprune.cohorts.none import NoCohorts
 from fedprune.core.errors import DiskError
 from fedprune.core.text import describe
 from fedprune.data.images import IntArray
-from fedprune.protocol.deriving import EDGE, UPPER_MARK, Failure, InTurn, Outcome, Task
+from fedprune.protocol.deriving import EDGE, UPPER_MARK, Failure, InTurn, Outcome, Task, derive
 from fedprune.protocol.kept import IndexSets
 from fedprune.protocol.round import Round, fail, settle, take_back
 from fedprune.protocol.sharing import Shared, edge_tasks, share
@@ -55,11 +55,9 @@ def deliveries(state: Round) -> Iterator[Delivery]:
     _prepare(state, cohorts, devices)
     state.observer.phase("deriving", len(devices))
     state.observer.phase("evaluating", len(devices))
-    marks = {} if state.upper_marks is None else {UPPER_MARK: state.upper_marks}
-    executor = state.executor or InTurn({EDGE: state.server, **marks})
-    roles = [EDGE, *marks]
+    executor, roles = state.executor or InTurn(state.derivers), list(state.derivers)
     sharing = {shared.cohort.number: members for shared, members in cohorts} if _one_for_all(state) else {}
-    for task, outcome in executor.derive(_tasks(state, cohorts, proxies, roles)):
+    for task, outcome in derive(executor, _tasks(state, cohorts, proxies, roles)):
         members = sharing[task.device] if task.role == EDGE and sharing else [task.device]
         for device in members:
             if device not in state.done:

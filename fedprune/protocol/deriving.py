@@ -7,7 +7,9 @@ in whatever order.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from fedprune.core.errors import BudgetError, DiskError, FedpruneError, ReportRejected
@@ -112,26 +114,45 @@ class UpperMarks(Deriver, Protocol):
 
 
 class Executor(Protocol):
-    """Carries out tasks: here, or in other processes."""
+    """Carries out tasks: here, in other processes, or on other machines."""
 
-    def derive(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
-        """Yield each task with its outcome, in their order; tasks may be taken ahead of the outcome that is yielded."""
+    @property
+    def ahead(self) -> int:
+        """How many tasks it takes before the first of their outcomes is asked for."""
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        """Take a task; its outcome may come after those of later tasks."""
 
 
 @dataclass(frozen=True)
 class InTurn:
-    """Derives model after model in this process, each as it is asked for.
+    """Derives each model in this process, as soon as it is asked for.
 
     Attributes:
         derivers: Who derives, by role.
     """
 
     derivers: Mapping[str, Deriver]
+    ahead = 1
 
-    def derive(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
-        """Yield each task with its outcome."""
-        for task in tasks:
-            yield task, attempt(self.derivers[task.role], task)
+    def submit(self, task: Task) -> Future[Outcome]:
+        """Carry out a task; return its outcome."""
+        outcome: Future[Outcome] = Future()
+        outcome.set_result(attempt(self.derivers[task.role], task))
+        return outcome
+
+
+def derive(executor: Executor, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+    """Yield each task with its outcome, as they finish; a few tasks are taken ahead of the outcome that is yielded."""
+    source, submitted = iter(tasks), dict[Future[Outcome], Task]()
+    while True:
+        for task in islice(source, executor.ahead - len(submitted)):
+            submitted[executor.submit(task)] = task
+        if not submitted:
+            return
+        finished = wait(submitted, return_when=FIRST_COMPLETED).done
+        outcome = next(future for future in submitted if future in finished)
+        yield submitted.pop(outcome), outcome.result()
 
 
 def attempt(deriver: Deriver, task: Task) -> Outcome:

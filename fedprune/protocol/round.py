@@ -23,7 +23,7 @@ from fedprune.core.errors import FedpruneError, ReportRejected
 from fedprune.devices.clock import Timeline
 from fedprune.privacy.ledger import LedgerEntry
 from fedprune.protocol.answers import Evaluation, PersonalEvaluation, Upload
-from fedprune.protocol.deriving import EDGE, Executor, Failure, UpperMarks, status_of
+from fedprune.protocol.deriving import EDGE, UPPER_MARK, Deriver, Executor, Failure, UpperMarks, status_of
 from fedprune.protocol.kept import Rows
 from fedprune.protocol.observer import Observer
 from fedprune.protocol.row import DeviceRow
@@ -78,6 +78,12 @@ class Round:
                 self.begun[device] = self.rows[device]
                 self.rows.restore(finished)
                 self.done.add(device)
+
+    @property
+    def derivers(self) -> dict[str, Deriver]:
+        """Who derives, by the role of the model, in the order in which a device gets them."""
+        marks: dict[str, Deriver] = {} if self.upper_marks is None else {UPPER_MARK: self.upper_marks}
+        return {EDGE: self.server, **marks}
 
     def trains(self, role: str) -> bool:
         """Say whether devices train the model that they get for `role` on their own images."""

@@ -83,6 +83,10 @@ class Server:
     reports: MutableMapping[int, Report] = field(default_factory=dict)
     _cuts: dict[str, EdgeModel] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes along to another process that derives: no report, for a task has what it needs of one."""
+        return {**vars(self), "reports": {}}
+
     @property
     def images(self) -> ImageSet:
         """What indices of proxy sets point into: the pool."""

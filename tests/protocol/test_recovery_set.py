@@ -8,7 +8,7 @@ import pytest
 
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.compose import compose
-from fedprune.federation.deriving import task_from_bytes, task_to_bytes
+from fedprune.federation.deriving_processes import task_from_bytes, task_to_bytes
 from fedprune.protocol.deriving import Failure, Task, attempt
 from fedprune.protocol.device import make_report
 from fedprune.protocol.simulation import open_simulation
