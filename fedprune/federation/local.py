@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -36,7 +37,7 @@ class LocalGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._sent = 0
 
-    @property
+    @cached_property
     def devices(self) -> dict[int, int]:
         """The device of each node; known here, so no device is asked who it is."""
         return {node: node - 1 for node in self.contexts}
