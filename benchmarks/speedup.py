@@ -1,15 +1,16 @@
-"""Time edge models of 80/60/40/20 % of the parameters against the dense base: torch and onnxruntime, batch 1 and 8."""
+"""Time edge models of 80/60/40/20 % of the parameters against the dense base: torch, torch.compile, onnxruntime."""
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from fedprune.core.files import write_text
 from fedprune.core.random import stream
@@ -28,7 +29,7 @@ from fedprune.vit.units import Units, row_length, unpack
 BASES = ("deit_tiny", "deit_small", "deit_base")
 REMOVED = (0.2, 0.4, 0.6, 0.8)
 BATCHES = (1, 8)
-RUNTIMES = ("torch", "onnxruntime")
+RUNTIMES = ("torch", "onnxruntime", "torch.compile")
 NUWA_CPU = {0.2: 1.25, 0.4: 1.43, 0.6: 1.77, 0.8: 2.38}  # NuWa v1, table 4: DeiT-Base on a Xeon 8352V
 TARGETS = {"deit_tiny": 0.75, "deit_small": 0.85, "deit_base": 0.9}  # share of the ideal, eager, at 0.8 removed
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's arguments."""
     parser.add_argument("--bases", nargs="+", default=list(BASES), choices=BASES, help="which bases")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), help="batch sizes")
-    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES, help="which runtimes")
+    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES[:2]), choices=RUNTIMES, help="which runtimes")
     parser.add_argument("--seconds", type=float, default=60.0, help="wall time for a base, runtime and batch size")
     parser.add_argument("--align", type=int, default=16, help="multiple that widths are aligned to")
     parser.add_argument(
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         for batch in arguments.batches:
             for runtime in arguments.runtimes:
                 pixels = torch.zeros(batch, 3, edges[0].shape.image_size, edges[0].shape.image_size)
-                table = interleaved(model_runners(models, runtime, pixels), seconds=arguments.seconds)
+                table = interleaved(_runners(models, runtime, pixels), seconds=arguments.seconds)
                 medians = np.median(table, axis=0)
                 for removed, edge, seconds in zip((0.0, *REMOVED), edges, medians, strict=True):
                     ideal = dense / count_macs(edge.shape)
@@ -94,6 +95,14 @@ def derive(name: str, dimensions: Sequence[str], align: int) -> list[EdgeModel]:
         for share in REMOVED
     ]
     return [cut(base, keep) for keep in (Keep.everything(base.shape), *keeps)]
+
+
+def _runners(models: Sequence[tuple[nn.Module, Shape]], runtime: str, pixels: Tensor) -> list[Callable[[], object]]:
+    """Return one call for each model; compiling takes a C++ compiler, and about ten seconds a model."""
+    if runtime == "torch.compile":
+        compiled = [(cast(nn.Module, torch.compile(model, dynamic=False)), shape) for model, shape in models]
+        return model_runners(compiled, "torch", pixels)
+    return model_runners(models, runtime, pixels)
 
 
 def even_scores(shape: Shape, name: str) -> Units:
