@@ -121,7 +121,9 @@ def exponents(frame: pd.DataFrame) -> dict[str, float]:
 def markdown(frame: pd.DataFrame, overrides: list[str]) -> str:
     """Return processor milliseconds a device and phase as a table, a column a run, with the exponents."""
     per_device = frame.assign(ms=1000 * frame["cpu_seconds"] / frame["devices"])
-    parts = [f"Processor milliseconds a device; {' '.join(overrides) or 'settings as they are by default'}.\n"]
+    parts = [
+        f"Processor milliseconds a device. Settings of the last measured: {' '.join(overrides) or 'the defaults'}.\n"
+    ]
     for kind, part in per_device.groupby("kind", sort=False):
         wide = part.pivot(index="phase", columns=["cohorts", "devices"], values="ms").reindex(list(PHASES)).dropna()
         head = ["phase", *(", ".join(map(str, column)) for column in wide.columns)]
