@@ -66,7 +66,7 @@ def _ratios(many: list[dict[str, Any]], one: list[dict[str, Any]]) -> dict[str, 
     """Return how many times as many models a minute the first give, round by round."""
     name = "models_a_minute"
     each = [round(mine[name] / other[name], 2) for mine, other in zip(many, one, strict=True)]
-    return {"each": each, "median": median(each)}
+    return {"each": each, "median": round(median(each), 2)}
 
 
 class Derived(Observer):
