@@ -3,12 +3,14 @@
 import argparse
 from pathlib import Path
 
+from fedprune.cli.completion import add_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     commands = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     pool = commands.add_parser("pool", help="make the base of a run from its public pool; settings as for `run`")
-    pool.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. scale=cifar")
+    add_settings(pool, "settings, e.g. scale=cifar")
     pool.add_argument("--output", type=Path, help="safetensors file to write its weights to, for real devices")
     glyphs = commands.add_parser("glyphs", help="make the micro DeiT for data=glyphs")
     glyphs.add_argument("--output", type=Path, default=Path("cache/bases/glyphs"), help="folder of weights and log")

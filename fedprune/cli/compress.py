@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from fedprune.api.formats import SUFFIXES
+from fedprune.cli.completion import add_settings
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="timm's name, a safetensors file, or glyphs")
     parser.add_argument("images", metavar="IMAGES", type=Path, help="folder of images, or parquet file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. method.stream=as_is seed=1")
+    add_settings(parser, "settings, e.g. method.stream=as_is seed=1")
     limits = parser.add_argument_group("limits, all of which are kept")
     limits.add_argument("--removed", type=float, metavar="SHARE", help="share of the parameters that goes, e.g. 0.5")
     limits.add_argument("--params", type=_number, metavar="N", help="most parameters, e.g. 3M")

@@ -5,10 +5,12 @@ Settings are those of `fedprune run`: `fedprune data data=image_folder data.root
 
 import argparse
 
+from fedprune.cli.completion import add_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. data=digits")
+    add_settings(parser, "settings, e.g. data=digits")
 
 
 def run(arguments: argparse.Namespace) -> int:

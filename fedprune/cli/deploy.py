@@ -8,6 +8,8 @@ elsewhere; `docs/deployment.md` says how to set them up.
 import argparse
 from pathlib import Path
 
+from fedprune.cli.completion import add_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls", metavar="FOLDER", help="folder with ca.crt, server.crt and server.key; `local` makes them for --local"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings as for `fedprune run`")
+    add_settings(parser, "settings as for `fedprune run`")
 
 
 def run(arguments: argparse.Namespace) -> int:

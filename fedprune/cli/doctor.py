@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedprune.cli.completion import add_settings
+
 if TYPE_CHECKING:
     from fedprune.experiment.config import RunConfig
 
@@ -20,7 +22,7 @@ EXTRAS = ("ray", "onnx", "onnxruntime", "executorch", "torch-pruning", "hydra-jo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. scale=cifar")
+    add_settings(parser, "settings, e.g. scale=cifar")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,12 +7,13 @@ import argparse
 import time
 from pathlib import Path
 
+from fedprune.cli.completion import add_settings
 from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, refuse_typos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("overrides", nargs="+", metavar="NAME | key=value", help="a figure, and settings for all runs")
+    add_settings(parser, "a figure, and settings for all runs", nargs="+", metavar="NAME | key=value")
     parser.add_argument("--run", action="store_true", dest="run_missing", help="run what is missing first")
     parser.add_argument(
         "--write", type=Path, default=Path("results"), metavar="FOLDER", help="where to (default results)"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fedprune
+from fedprune.cli import completion
 from fedprune.core.errors import FedpruneError
 from fedprune.core.text import printable
 
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="fedprune", description=(fedprune.__doc__ or "").split("\n")[0])
     parser.add_argument("--version", action="version", version=fedprune.__version__)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in names), None)
+    typed = completion.typed_words()
+    asked = next((word for word in typed or (sys.argv[1:] if arguments is None else arguments) if word in names), None)
     for name, sentence in names.items():
         subparser = subparsers.add_parser(name, help=sentence.replace("%", "%%"), description=sentence)
         if name == asked:  # only the command that is asked for is imported
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
             subparser.more_help = getattr(command, "more_help", None)
+    if typed is not None:
+        completion.answer(parser)
     parsed, rest = parser.parse_known_args(arguments)
     settings = [word for word in rest if not word.startswith("-")]
     if len(settings) < len(rest) or not hasattr(parsed, "overrides"):

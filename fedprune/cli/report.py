@@ -7,11 +7,13 @@ file gives the page of the sweep, named after it, beside its runs; it links each
 import argparse
 from pathlib import Path
 
+from fedprune.cli.completion import add_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("name", help="a run, or a sweep file, its name, or an override such as method=fedprune,nvit")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all cells of a sweep")
+    add_settings(parser, "settings for all cells of a sweep")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     place = "where to (default: into the folder of a run, or beside the runs of a sweep)"
     parser.add_argument("--write", type=Path, metavar="FILE", help=place)

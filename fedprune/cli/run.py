@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fedprune.cli.completion import add_settings, usual_choices
 from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, add_table_arguments
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ SINGLE = ("force", "track")  # what one run understands too
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. method=random seed=1")
+    add_settings(parser, "settings, e.g. method=random seed=1")
     parser.add_argument("-m", "--multirun", action="store_true", help="run many: lists of values, a study, a sweep")
     parser.add_argument("--cfg", action="store_true", help="print the resolved configuration as YAML; run nothing")
     add_run_arguments(parser)
@@ -80,12 +81,8 @@ def more_help() -> str:
     from fedprune.core.discovery import describe
     from fedprune.core.files import shipped
     from fedprune.core.kinds import KINDS
-    from fedprune.core.yaml_file import read_yaml_file
 
-    folder = shipped("conf")
-    usual: dict[str, str] = {}
-    for entry in read_yaml_file(folder / "config.yaml")["defaults"]:
-        usual |= entry if isinstance(entry, dict) else {}
+    folder, usual = shipped("conf"), usual_choices()
     lines = ["what can be chosen, the usual in brackets (`fedprune list KIND` says what each is):"]
     for kind in (*KINDS, "scale", "preset"):
         if kind in usual:

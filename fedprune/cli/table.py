@@ -7,12 +7,13 @@ seed=0,1,2`. Missing cells are shown as missing; `--run` runs them first, as `fe
 import argparse
 from pathlib import Path
 
+from fedprune.cli.completion import add_settings
 from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, add_table_arguments, refuse_typos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("overrides", nargs="+", metavar="NAME | key=value", help="a study, a sweep, settings")
+    add_settings(parser, "a study, a sweep, settings", nargs="+", metavar="NAME | key=value")
     parser.add_argument("--run", action="store_true", dest="run_missing", help="run what is missing first")
     add_run_arguments(parser)
     add_plan_arguments(parser)

@@ -87,6 +87,12 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [run for index, run in enumerate(runs) if run not in runs[:index]]
 
 
+def allowed(group: str) -> list[str]:
+    """Return the names that may be chosen for one of `CHOICES`; no option is imported for it."""
+    files = [path.stem for path in (config_folder() / group).glob("*.yaml")]
+    return sorted({*files, *(names(group) if group in GROUPS else ())})
+
+
 def _values(override: Override) -> list[str]:
     if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
         key = override.get_key_element()
@@ -141,11 +147,11 @@ def _check_choice(override: Override) -> None:
     group, chosen = override.key_or_group, override.value()
     if group not in CHOICES or isinstance(chosen, dict) or chosen is None:
         return
-    if chosen not in _allowed(group):
+    if chosen not in allowed(group):
         import_plugins()  # one may register by other means than a decorator that can be read
-    if chosen not in (allowed := _allowed(group)):
-        near = nearest(str(chosen), allowed)
-        raise ConfigError(f"There is no {group} named {str(chosen)!r}{near} There are: {', '.join(allowed)}.")
+    if chosen not in (known := allowed(group)):
+        near = nearest(str(chosen), known)
+        raise ConfigError(f"There is no {group} named {str(chosen)!r}{near} There are: {', '.join(known)}.")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -186,11 +192,6 @@ def _plain(key: str, node: Any) -> Any:
     values = _as_written(OmegaConf.to_container(node, resolve=True), OmegaConf.to_container(node, resolve=False))
     assert isinstance(values, dict)
     return {"name": OmegaConf.get_type(node).name, **values} if key in GROUPS else values  # type: ignore[union-attr]
-
-
-def _allowed(group: str) -> list[str]:
-    files = [path.stem for path in (config_folder() / group).glob("*.yaml")]
-    return sorted({*files, *(names(group) if group in GROUPS else ())})
 
 
 def _as_written(value: Any, written: Any) -> Any:
