@@ -54,7 +54,7 @@ def run_missing(
     Args:
         plan: What to run.
         workers: Cells that run at the same time here; None is one.
-        tracker: Live curves, `tensorboard` or `mlflow`.
+        tracker: Live curves, `tensorboard`, `mlflow` or `wandb`.
         force: Whether to start cells afresh whose data or code have changed.
         hydra: Settings of a launcher in Hydra's grammar, such as `hydra/launcher=joblib`.
 

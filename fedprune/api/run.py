@@ -141,7 +141,7 @@ def run(*settings: str, force: bool = False, track: str | None = None, **options
     Args:
         *settings: Settings in the words of the command line, `"method=random"`.
         force: Run afresh, in a new folder, where files or code have changed.
-        track: Live curves below `runs/.tracking`: `tensorboard` or `mlflow`.
+        track: Live curves below `runs/.tracking`: `tensorboard`, `mlflow` or `wandb`.
         **options: Settings by key; they win over `settings`.
 
     Raises:

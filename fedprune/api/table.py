@@ -75,7 +75,7 @@ def sweep(
         *names: The name or file of a study or a sweep, or words of the command line.
         workers: Runs at the same time.
         force: Start runs afresh whose data or code have changed.
-        track: Live curves: `tensorboard` or `mlflow`.
+        track: Live curves: `tensorboard`, `mlflow` or `wandb`.
         smoke: The tiny version: it runs, its numbers mean nothing.
         metrics: Columns of the table of a sweep in place of the usual ones.
         launcher: Settings of a Hydra launcher, such as `hydra/launcher=submitit_slurm`, in place of child processes.

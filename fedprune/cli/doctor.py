@@ -17,7 +17,17 @@ from fedprune.cli.completion import add_settings
 if TYPE_CHECKING:
     from fedprune.experiment.config import RunConfig
 
-EXTRAS = ("ray", "onnx", "onnxruntime", "executorch", "torch-pruning", "hydra-joblib-launcher", "mlflow", "tensorboard")
+EXTRAS = (
+    "ray",
+    "onnx",
+    "onnxruntime",
+    "executorch",
+    "torch-pruning",
+    "hydra-joblib-launcher",
+    "mlflow",
+    "tensorboard",
+    "wandb",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

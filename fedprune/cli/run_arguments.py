@@ -20,7 +20,9 @@ def refuse_typos(words: Sequence[str]) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how to run, be it one run or many. As everywhere in this file, what was not given is false."""
     parser.add_argument("--force", action="store_true", help="run afresh, in a new folder, where files or code changed")
-    parser.add_argument("--track", help="live curves below runs/.tracking: tensorboard or mlflow (optional extras)")
+    parser.add_argument(
+        "--track", help="live curves below runs/.tracking: tensorboard, mlflow or wandb (optional extras)"
+    )
 
 
 def add_plan_arguments(parser: argparse._ActionsContainer) -> None:

@@ -1,4 +1,4 @@
-"""Live curves of a run in TensorBoard or MLflow, both optional, behind one small interface."""
+"""Live curves of a run in TensorBoard, MLflow or Weights & Biases, all optional, behind one small interface."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -59,7 +59,23 @@ class MLflow(Tracker):
         self._mlflow.end_run()
 
 
-TRACKERS: dict[str, type[Any]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+class WeightsAndBiases(Tracker):
+    """A run in Weights & Biases; with `WANDB_MODE=offline` in the environment it stays in the run's folder."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        wandb = require("wandb", "wandb")
+        self._run: Any = wandb.init(project="fedprune", name=folder.name, dir=str(folder), config=config.to_dict())
+
+    def number(self, name: str, value: float, step: int) -> None:
+        """Take one number."""
+        self._run.log({name: value}, step=step)
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._run.finish()
+
+
+TRACKERS: dict[str, type[Any]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
 
 
 class Tracking(Observer):

@@ -56,8 +56,8 @@ def test_numbers_of_each_device_are_tracked_and_everything_is_passed_on():
 
 
 def test_an_unknown_tracker_is_a_sentence():
-    with pytest.raises(ConfigError, match="tensorboard, mlflow"):
-        track("wandb", Path("x"), compose([]), Observer())
+    with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb"):
+        track("paper", Path("x"), compose([]), Observer())
 
 
 def test_tensorboard_writes_what_it_is_given(tmp_path):
@@ -70,3 +70,13 @@ def test_tensorboard_writes_what_it_is_given(tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert events.Scalars("accuracy/edge")[0].value == 0.75
+
+
+def test_weights_and_biases_keeps_what_it_is_given(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="Weights & Biases is not installed: pip install 'fedprune[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracking = track("wandb", tmp_path, compose([]), Observer())
+    tracking.row(DeviceRow(0, test_images=4, base_correct=1, subclassifier_correct=2, edge_correct=3))
+    tracking.tracker.close()
+    (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"accuracy/edge" in written.read_bytes()
