@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fedprune.core.discovery import describe
 from fedprune.core.kinds import KINDS
-from fedprune.core.registry import names
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -63,7 +63,7 @@ def test_the_navigation_has_every_page():
 )
 def test_a_page_on_options_of_a_kind_has_all_of_them(page, kind):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    assert [name for name in names(kind) if not re.search(rf"[`=]{name}\b", text)] == []
+    assert [name for name in describe(kind) if not re.search(rf"[`=]{name}\b", text)] == []
 
 
 @pytest.mark.slow
@@ -74,6 +74,6 @@ def test_the_site_builds_without_a_warning_and_has_every_option(tmp_path):
     assert built.returncode == 0, built.stderr
     options = (tmp_path / "docs" / "api" / "options.html").read_text(encoding="utf-8")
     for kind in KINDS:
-        assert [name for name in names(kind) if f">{kind}={name}<" not in options] == []
+        assert [name for name in describe(kind) if f">{kind}={name}<" not in options] == []
     assert "fedprune.load_edge_model" in (tmp_path / "docs" / "api" / "names.html").read_text(encoding="utf-8")
     assert (tmp_path / "index.html").is_file()
