@@ -24,6 +24,7 @@ from fedprune.pruning.method import PruningTask
 from fedprune.vit.base import Base, Preprocess
 from fedprune.vit.base_file import create
 from fedprune.vit.counts import count_params
+from fedprune.vit.precision import choose
 
 KEPT = (0.8, 0.6, 0.4, 0.2)  # shares of the base's parameters, dealt to the devices in turn
 TARGETS = "10x at 100 devices, 100x at 1,000; 0.15 s a further device; 3 GB at 1,000 devices"
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     require("torch_pruning", "torch-pruning")  # its import is no part of its time
     load = [os.getloadavg()[0]]
     base, images, proxies = _make_world(arguments)
+    if arguments.precision == "auto":
+        arguments.precision = choose(base.shape.embed, arguments.compute).precision
     with tempfile.TemporaryDirectory() as folder:
         shared = _time_shared(arguments, base, images, proxies, Path(folder))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -11,7 +11,7 @@ from fedprune.cli.main import commands, main
 TINY = {
     "budgets": "--budgets 2",
     "coverage": "--tries 20 --resamples 20 --output OUT",
-    "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1 --precision fp32",
+    "derive": "--devices 2 --proxy 4 --pool 8 --size 32 --measure 1",
     "latency": "--base vit_tiny_patch16_224 --models 2 --shapes 6 --runtimes torch --seconds 0.5",
     "operators": "--bases deit_tiny --passes 1",
     "precision": "--bases glyphs --batch 2 --seconds 0.2",
