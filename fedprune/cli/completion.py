@@ -8,9 +8,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from fedprune.core.files import shipped
-from fedprune.core.yaml_file import read_yaml_file
-
 
 def typed_words() -> list[str] | None:
     """Return the words behind the command's name where a shell asks how its line may go on."""
@@ -39,7 +36,8 @@ def complete_setting(prefix: str, parsed_args: argparse.Namespace, **kwargs: obj
         kwargs: What else argcomplete tells.
     """
     from fedprune.core.registry import schema
-    from fedprune.experiment.compose import CHOICES, GROUPS, SETTINGS, allowed
+    from fedprune.experiment.choices import allowed
+    from fedprune.experiment.compose import CHOICES, GROUPS, SETTINGS
     from fedprune.study.names import study_names
 
     if "/" in prefix:  # a study
@@ -55,14 +53,8 @@ def complete_setting(prefix: str, parsed_args: argparse.Namespace, **kwargs: obj
     return [f"{setting}=" for setting in sorted({*CHOICES, *(each.name for each in SETTINGS)})]
 
 
-def usual_choices() -> dict[str, str]:
-    """Return the option of each kind that a run has where it names none."""
-    found: dict[str, str] = {}
-    for entry in read_yaml_file(shipped("conf") / "config.yaml")["defaults"]:
-        found |= entry if isinstance(entry, dict) else {}
-    return found
-
-
 def _chosen(kind: str, words: Sequence[str]) -> str:
+    from fedprune.experiment.choices import usual_choices
+
     named = [word.partition("=")[2] for word in words if word.startswith(f"{kind}=")]
     return [usual_choices().get(kind, ""), *named][-1]

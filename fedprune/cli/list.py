@@ -44,7 +44,7 @@ def _find(plural: str) -> dict[str, str]:
 
         return study_names(STUDIES[plural])
     if plural in BUNDLES:
-        from fedprune.experiment.compose import config_folder
+        from fedprune.experiment.choices import config_folder
 
         return {path.stem: _comment(path) for path in sorted((config_folder() / BUNDLES[plural]).glob("*.yaml"))}
     import fedprune.devices

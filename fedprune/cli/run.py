@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fedprune.cli.completion import add_settings, usual_choices
+from fedprune.cli.completion import add_settings
 from fedprune.cli.run_arguments import add_plan_arguments, add_run_arguments, add_table_arguments
 
 if TYPE_CHECKING:
@@ -78,18 +78,14 @@ def compose_one(overrides: Sequence[str]) -> "RunConfig":
 
 def more_help() -> str:
     """Return what can be chosen, one line a kind, the usual option marked; nothing is imported for it."""
-    from fedprune.core.discovery import describe
-    from fedprune.core.files import shipped
     from fedprune.core.kinds import KINDS
+    from fedprune.experiment.choices import allowed, usual_choices
 
-    folder, usual = shipped("conf"), usual_choices()
+    usual = usual_choices()
     lines = ["what can be chosen, the usual in brackets (`fedprune list KIND` says what each is):"]
     for kind in (*KINDS, "scale", "preset"):
         if kind in usual:
-            names = {path.stem for path in (folder / kind).glob("*.yaml")} | set(
-                describe(kind) if kind in KINDS else ()
-            )
-            shown = (f"[{name}]" if name == usual[kind] else name for name in sorted(names))
+            shown = (f"[{name}]" if name == usual[kind] else name for name in allowed(kind))
             lines.append(f"  {kind + '=':<12}{' '.join(shown)}")
     return "\n".join(lines) + "\n"
 

@@ -1,13 +1,14 @@
-"""YAML files that somebody else may have written: plain values, within limits."""
+"""YAML files: those that somebody else may have written are read within limits."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fedprune.core.errors import DataError
-from fedprune.core.files import read_bytes
+from fedprune.core.files import read_bytes, write_text
 from fedprune.core.text import describe
 
 MAX_BYTES = 8 * 2**20
@@ -32,6 +33,16 @@ def read_yaml_file(path: Path) -> Any:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"Cannot read {path} as YAML: {describe(error)}.") from error
+
+
+def write_yaml_file(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values in their order, tuples among them as lists.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _values(node: yaml.Node, known: dict[int, float]) -> float:

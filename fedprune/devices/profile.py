@@ -3,14 +3,10 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from fedprune.core.errors import ConfigError, DataError
-from fedprune.core.files import write_text
 from fedprune.core.registry import build
-from fedprune.core.yaml_file import read_yaml_file
+from fedprune.core.yaml_file import read_yaml_file, write_yaml_file
 from fedprune.devices.latency import LatencyModel
 
 FOLDER = Path(__file__).parent / "profiles"
@@ -112,7 +108,5 @@ def load_profile(name: str) -> DeviceProfile:
 
 def save_profile(path: Path, profile: DeviceProfile) -> None:
     """Write a profile as YAML."""
-    values: dict[str, Any] = dataclasses.asdict(profile)
-    values["sources"] = list(profile.sources)
-    kept = {name: value for name, value in values.items() if value is not None}
-    write_text(path, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=110))
+    values = dataclasses.asdict(profile)
+    write_yaml_file(path, {name: value for name, value in values.items() if value is not None})

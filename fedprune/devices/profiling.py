@@ -22,6 +22,8 @@ from fedprune.vit.shape import BlockShape, Shape
 from fedprune.vit.surgery import shape_of
 from fedprune.vit.units import row_length, unpack
 
+FloatArray = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Profiling:
@@ -47,19 +49,37 @@ def profile_runtime(shapes: Sequence[Shape], runtime: str, seconds: float) -> Pr
     """Time all `shapes` in turn for about `seconds` and fit; each half is checked by a fit to the other."""
     table = interleaved(runners(shapes, runtime), seconds=seconds)
     medians, macs = np.median(table, axis=0), _macs(shapes)
-    predicted, by_macs = np.empty(len(shapes)), np.empty(len(shapes))
-    for held, others in ((slice(1, None, 2), slice(None, None, 2)), (slice(None, None, 2), slice(1, None, 2))):
-        fitted = fit_latency(shapes[others], medians[others])
-        predicted[held] = [float(fitted.seconds(shape)) for shape in shapes[held]]
-        by_macs[held] = np.median(medians[others] / macs[others]) * macs[held]
-    margin = max(0.0, float((medians / predicted).max()) - 1)
+
+    def by_shape(fitted_to: slice, held: slice) -> FloatArray:
+        fitted = fit_latency(shapes[fitted_to], medians[fitted_to])
+        return np.array([float(fitted.seconds(shape)) for shape in shapes[held]])
+
+    def by_macs(fitted_to: slice, held: slice) -> FloatArray:
+        return np.asarray(np.median(medians[fitted_to] / macs[fitted_to]) * macs[held])
+
+    errors, margin = check_by_halves(medians, by_shape)
     return Profiling(
         replace(fit_latency(shapes, medians), margin=margin),
-        np.abs(predicted / medians - 1),
-        np.abs(by_macs / medians - 1),
+        errors,
+        check_by_halves(medians, by_macs)[0],
         repeatability(table),
         medians,
     )
+
+
+def check_by_halves(times: FloatArray, predict: Callable[[slice, slice], FloatArray]) -> tuple[FloatArray, float]:
+    """Predict each half of some measured times, every second one, from the other half.
+
+    Args:
+        times: (models,)
+        predict: Fits to the models of its first slice and returns the times of those of its second.
+
+    Returns:
+        (models,) relative errors, and the largest share by which a model took longer than predicted, at least 0.
+    """
+    predicted, even, odd = np.empty(len(times)), slice(None, None, 2), slice(1, None, 2)
+    predicted[odd], predicted[even] = predict(even, odd), predict(odd, even)
+    return np.abs(predicted / times - 1), max(0.0, float((times / predicted).max()) - 1)
 
 
 def random_shapes(base: Shape, count: int, seed: int) -> list[Shape]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from fedprune.core.random import stream
-from fedprune.devices.profiling import model_runners, random_model
+from fedprune.devices.profiling import check_by_halves, model_runners, random_model
 from fedprune.devices.timing import interleaved
 from fedprune.tokens.counts import token_counts
 from fedprune.tokens.latency import LatencyTable, at_blocks
@@ -34,12 +34,10 @@ class Tabulated:
         table: Fitted to all models; its margin is the largest share by which a model that was held out took longer than
             a table of the other half said.
         errors: (models,) relative errors of tables that were fitted to the other half alone.
-        milliseconds: (models,) medians.
     """
 
     table: LatencyTable
     errors: FloatArray
-    milliseconds: FloatArray
 
 
 def measure_table(
@@ -62,9 +60,7 @@ def measure_table(
     times = 1000 * np.median(interleaved(calls, seconds=seconds), axis=0)
     tokens = np.unique(np.linspace(shape.prefix_tokens + 1, shape.tokens, POINTS).astype(int))
     rows = np.stack([parts(model, tokens) for model in drawn])
-    predicted = np.empty(models)
-    for held, others in ((slice(1, None, 2), slice(None, None, 2)), (slice(None, None, 2), slice(1, None, 2))):
-        predicted[held] = rows[held] @ _fit(rows[others], times[others])
+    errors, margin = check_by_halves(times, lambda other, held: rows[held] @ _fit(rows[other], times[other]))
     found = _fit(rows, times)
     block, selector = (np.cumsum(part) for part in np.split(found[1:], 2))
     table = LatencyTable(
@@ -77,9 +73,9 @@ def measure_table(
         block=tuple(block.tolist()),
         selector=tuple(selector.tolist()),
         rest=float(found[0]),
-        margin=max(0.0, float((times / predicted).max()) - 1),
+        margin=margin,
     )
-    return Tabulated(table, np.abs(predicted / times - 1), times)
+    return Tabulated(table, errors)
 
 
 def random_models(reducer: Staged, shape: Shape, count: int) -> list[ReducedModel]:

@@ -23,10 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedprune.core.discovery import import_plugins
 from fedprune.core.errors import ConfigError
-from fedprune.core.files import shipped
 from fedprune.core.kinds import KINDS
 from fedprune.core.outline import outline, read
 from fedprune.core.registry import names, schema
+from fedprune.experiment.choices import allowed, config_folder
 from fedprune.experiment.environment import is_from_environment
 from fedprune.experiment.grammar import quoted
 from fedprune.experiment.refusals import explain, first_sentence, nearest
@@ -39,11 +39,6 @@ SETTINGS = [each for each in dataclasses.fields(OUTLINE) if each.name != "interp
 GROUPS = [kind for kind in KINDS if kind in {each.name for each in SETTINGS}]
 BUNDLES = ("scale", "preset")  # names for many settings at once; they are no option themselves
 CHOICES = (*GROUPS, *BUNDLES)
-
-
-def config_folder() -> Path:
-    """Return the folder of configurations."""
-    return shipped("conf")
 
 
 def compose(overrides: Sequence[str]) -> "RunConfig":
@@ -85,12 +80,6 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
             choices.append([override.input_line or ""])
     runs = [list(combination) for combination in itertools.product(*choices)]
     return [run for index, run in enumerate(runs) if run not in runs[:index]]
-
-
-def allowed(group: str) -> list[str]:
-    """Return the names that may be chosen for one of `CHOICES`; no option is imported for it."""
-    files = [path.stem for path in (config_folder() / group).glob("*.yaml")]
-    return sorted({*files, *(names(group) if group in GROUPS else ())})
 
 
 def _values(override: Override) -> list[str]:

@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.compose import GROUPS, composed_values, config_folder
+from fedprune.experiment.choices import allowed
+from fedprune.experiment.compose import GROUPS, composed_values
 from fedprune.experiment.grammar import in_grammar
 
 USUAL_SCALE = "glyphs"
@@ -23,11 +24,11 @@ def differences(values: Mapping[str, Any]) -> list[str]:
         `scale=cifar preset=tap method=random seed=1` in words: a scale that is not the usual one, a preset where that
         makes it shorter, then every option that differs, then their fields, then the rest.
     """
-    scale = min(_names("scale"), key=lambda name: (len(_options(values, (f"scale={name}",))), name != USUAL_SCALE))
+    scale = min(allowed("scale"), key=lambda name: (len(_options(values, (f"scale={name}",))), name != USUAL_SCALE))
     start = (f"scale={scale}",) if scale != USUAL_SCALE else ()
     words = _beyond(values, start)
     if len(_options(values, start)) > 1:
-        presets = (_beyond(values, (*start, f"preset={name}")) for name in _names("preset"))
+        presets = (_beyond(values, (*start, f"preset={name}")) for name in allowed("preset"))
         words = min([words, *presets], key=len)
     return words
 
@@ -53,11 +54,6 @@ def _options(values: Mapping[str, Any], start: tuple[str, ...]) -> dict[str, str
 @cache
 def _usual(words: tuple[str, ...]) -> dict[str, Any]:
     return composed_values(words)
-
-
-@cache
-def _names(bundle: str) -> list[str]:
-    return sorted(path.stem for path in (config_folder() / bundle).glob("*.yaml"))
 
 
 def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

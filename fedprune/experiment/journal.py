@@ -123,7 +123,7 @@ def model_file(folder: Path, device: int) -> Path:
 def read_shapes(folder: Path) -> dict[int, Shape]:
     """Return the shape of every device's edge model, from the run's folder."""
     kept = Entries(folder / SHAPES)
-    old = {_number(path): path.read_text(encoding="utf-8") for path in (folder / "shapes").glob("device-*.json")}
+    old = {device_of(path): path.read_text(encoding="utf-8") for path in (folder / "shapes").glob("device-*.json")}
     texts = {**old, **{device: json.dumps(kept.read(device)["shape"]) for device in kept}}
     return {device: Shape.from_json(text) for device, text in sorted(texts.items())}
 
@@ -131,13 +131,14 @@ def read_shapes(folder: Path) -> dict[int, Shape]:
 def count_kept(folder: Path) -> tuple[int, int]:
     """Return of how many devices a run's folder holds reports and final rows."""
     reports, rows = (
-        {*Entries(folder / name), *map(_number, (folder / old).glob("device-*.json"))}
+        {*Entries(folder / name), *map(device_of, (folder / old).glob("device-*.json"))}
         for name, old in ((REPORTS, "reports"), (ROWS, "rows"))
     )
     return len(reports), len(rows)
 
 
-def _number(path: Path) -> int:
+def device_of(path: Path) -> int:
+    """Return whose a file named after its device is."""
     return int(path.stem.split("-")[1])
 
 

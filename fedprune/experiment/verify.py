@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedprune.core.errors import DataError
-from fedprune.experiment.journal import model_file
+from fedprune.experiment.journal import device_of, model_file
 from fedprune.experiment.record import FILES, OF_A_DEVICE, Record, files_of, read_record
 from fedprune.experiment.summary import summarise
 from fedprune.protocol.storage import StoredModel
@@ -36,7 +36,7 @@ def verify(folder: Path) -> Iterator[str]:
     yield f"{len(values['files'])} files are as they were written: {_by_folder(values['files'])}."
     if models := [name for name in values["files"] if name.startswith("models/")]:
         for name in models:
-            check_model(record, int(Path(name).stem.split("-")[1]))
+            check_model(record, device_of(Path(name)))
         yield f"{len(models)} models are whole and each is its device's own."
     if (identity := record.config.identity()) != values["run"]:
         raise DataError(f"{folder}'s configuration has the id {identity}, and the record says {values['run']}.")

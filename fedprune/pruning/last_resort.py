@@ -12,7 +12,7 @@ from fedprune.evidence.weights import weight_norms
 from fedprune.pruning.method import PruningTask
 from fedprune.pruning.scales import kind_of, shares
 from fedprune.vit.shape import Keep, Shape
-from fedprune.vit.stream import is_rotated
+from fedprune.vit.stream import spare_mean
 from fedprune.vit.units import unpack
 
 FloatArray = NDArray[np.float64]
@@ -31,8 +31,7 @@ def keep_with_last_resort(
 
     def search(scores: FloatArray, dimensions: tuple[str, ...]) -> Keep:
         units = unpack(scores.copy(), task.base.shape)
-        if is_rotated(task.base):
-            units.embed[-1] = np.inf  # stands for the mean, see `vit.stream`
+        spare_mean(task.base, units.embed)
         return keep_within(
             task.base.shape, units, task.budget, task.classes, dimensions=dimensions, floors=floors, align=align
         )

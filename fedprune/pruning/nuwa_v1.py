@@ -17,7 +17,7 @@ from fedprune.pruning.scales import kind_of, layers_of
 from fedprune.pruning.weight_groups import weight_taylor, weight_taylor_left
 from fedprune.vit.lowrank import low_rank, low_rank_within
 from fedprune.vit.shape import Keep, Shape
-from fedprune.vit.stream import is_rotated
+from fedprune.vit.stream import spare_mean
 from fedprune.vit.surgery import EdgeModel, cut, shape_of
 from fedprune.vit.units import row_length, unit_indices, unpack
 
@@ -188,8 +188,7 @@ class NuwaV1(Rotatable):
         common = task.evidence.mean_row("weight_taylor", offline)
         embed = kind_of(shape, "embed")
         rounds[embed] = _round(share_before(common[embed]), self.decay.embed)
-        if is_rotated(task.base):
-            rounds[embed[-1]] = np.inf  # stands for the mean, see `vit.stream`
+        spare_mean(task.base, rounds[: shape.embed])
         neurons = list(layers_of(shape, "neurons"))[int(self.spare_first_mlp) :]
         for groups in [[np.concatenate(neurons)]] if self.rates == "non_fixed" and neurons else [neurons]:
             self._fill(rounds, groups, [taylor[group] for group in groups], self.decay.neurons)

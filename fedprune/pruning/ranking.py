@@ -22,7 +22,7 @@ from fedprune.pruning.obs import cut_by_surgeon
 from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.sample import pool_sample
 from fedprune.vit.shape import Keep
-from fedprune.vit.stream import is_rotated
+from fedprune.vit.stream import spare_mean
 from fedprune.vit.surgery import EdgeModel, cut
 from fedprune.vit.units import unpack
 
@@ -127,8 +127,7 @@ class Ranking(Rotatable):
             BudgetError: no legal model is small enough.
         """
         units = unpack(scores.copy(), task.base.shape)
-        if is_rotated(task.base):
-            units.embed[-1] = np.inf  # stands for the mean, see `vit.stream`
+        spare_mean(task.base, units.embed)
         return keep_within(
             task.base.shape,
             units,

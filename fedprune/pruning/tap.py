@@ -16,7 +16,7 @@ from fedprune.pruning.method import PruningTask
 from fedprune.pruning.rotation import Rotatable
 from fedprune.pruning.tap_importance import Composite, Layer, layer_response, neuron_importance
 from fedprune.vit.shape import BlockKeep, BlockShape, Keep
-from fedprune.vit.stream import is_rotated
+from fedprune.vit.stream import spare_mean
 from fedprune.vit.surgery import EdgeModel, cut, shape_of
 
 FloatArray = NDArray[np.float64]
@@ -142,8 +142,7 @@ class Tap(Rotatable):
         """Take embedding dimensions too, small weights first."""
         embed = task.base.shape.embed
         norms = weight_norms(task.base.model, task.base.shape)[1][:embed]
-        if is_rotated(task.base):
-            norms[-1] = np.inf  # stands for the mean, see `vit.stream`
+        spare_mean(task.base, norms)
         order = np.argsort(-norms, kind="stable")
         for count in range(embed, max(1, int(np.ceil(self.floors.embed * embed))) - 1, -1):
             smaller = replace(keep, embed=np.sort(order[:count]))

@@ -17,9 +17,7 @@ from fedprune.report.run_table import MANY, budget_text, cohort_text, whole, wor
 from fedprune.report.scene import Scene
 from fedprune.vit.shape import Shape
 
-AGAINST = (
-    "subclassifier"  # what all other accuracies are compared with, but that of the base, which is asked all classes
-)
+AGAINST = "subclassifier"  # what others are compared with, but the base alone, which is asked all classes
 
 
 @dataclass(frozen=True)

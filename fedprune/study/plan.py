@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from fedprune.core.errors import ConfigError
-from fedprune.experiment.compose import config_folder, expand
+from fedprune.experiment.choices import config_folder
+from fedprune.experiment.compose import expand
 from fedprune.study.cell import Cell, configure, values_of
 from fedprune.study.collect import Reading
 from fedprune.study.names import read_yaml, study_folder, study_names

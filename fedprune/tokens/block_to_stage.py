@@ -74,7 +74,7 @@ class _Search:
 
     def __init__(self, reducer: LearnedReducer, table: LatencyTable, base: Base, public: Public, seed: int) -> None:
         self.limit, self.table, self.base, self.public, self.seed = reducer.latency, table, base, public, seed
-        self.shape = base.shape
+        self.milliseconds, self.shape = reducer.latency.milliseconds or np.inf, base.shape
         self.plain = replace(reducer, latency=LatencyLimit())
         self.brief = replace(self.plain, training=replace(reducer.training, steps=self.limit.steps))
         order = stream(seed, "judges of places").permutation(len(public.validation))
@@ -90,7 +90,7 @@ class _Search:
         Returns:
             (stages, 2) block and share of the patch tokens behind it.
         """
-        milliseconds, depth = self.limit.milliseconds or np.inf, len(self.shape.blocks)
+        milliseconds, depth = self.milliseconds, len(self.shape.blocks)
         first = int(self.limit.first * depth + 1e-9)
         least = fastest(self.plain, self.shape, self.table, first)
         if least > milliseconds:
@@ -113,7 +113,7 @@ class _Search:
 
     def _met(self, placed: Placed) -> bool:
         reducer = at_blocks(self.plain, self.shape, sorted(placed.items()))
-        return self.table.milliseconds(reducer, self.shape) <= (self.limit.milliseconds or np.inf)
+        return self.table.milliseconds(reducer, self.shape) <= self.milliseconds
 
     def _shrink(self, block: int, allowed: float) -> None:
         """Put a selector in front of `block`, or shrink the one there, as long as accuracy allows and time asks."""

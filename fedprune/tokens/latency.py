@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import yaml
 
 from fedprune.core.errors import BudgetError, ConfigError, DataError
-from fedprune.core.files import write_text
 from fedprune.core.ranges import at_least
 from fedprune.core.registry import build
-from fedprune.core.yaml_file import read_yaml_file
+from fedprune.core.yaml_file import read_yaml_file, write_yaml_file
 from fedprune.tokens.counts import token_counts
 from fedprune.tokens.reducer import Staged
 from fedprune.vit.shape import Shape
@@ -94,8 +92,7 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """Write the table as YAML."""
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110))
+        write_yaml_file(path, vars(self))
 
 
 def load_table(path: str) -> LatencyTable:

@@ -41,6 +41,17 @@ def is_rotated(base: Base) -> bool:
     return base.directions is not None
 
 
+def spare_mean(base: Base, embed: NDArray[np.floating[Any]]) -> None:
+    """Raise the score of the dimension that stands for the mean above all others, in place: it never goes.
+
+    Args:
+        base: Rotated or not; among its own dimensions none stands for the mean.
+        embed: (..., D) scores of the embedding's dimensions.
+    """
+    if is_rotated(base):
+        embed[..., -1] = np.inf
+
+
 @torch.no_grad()
 def rotate(base: Base, directions: FloatArray) -> Base:
     """Return a base that computes what `base` does and whose embedding dimension j is the j-th direction.

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 from fedprune.core import registry
 from fedprune.core.errors import ConfigError
 from fedprune.core.registry import registered, to_dict
-from fedprune.experiment.compose import compose, config_folder, expand
+from fedprune.experiment.choices import config_folder
+from fedprune.experiment.compose import compose, expand
 from fedprune.experiment.config import OUTSIDE_IDENTITY, RunConfig
 from tests.situations import saw
 

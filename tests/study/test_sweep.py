@@ -8,7 +8,8 @@ from filelock import FileLock
 
 from fedprune.core.errors import ConfigError
 from fedprune.core.files import write_text
-from fedprune.experiment.compose import compose, config_folder
+from fedprune.experiment.choices import config_folder
+from fedprune.experiment.compose import compose
 from fedprune.experiment.journal import ROWS
 from fedprune.study.cell import configure
 from fedprune.study.plan import is_plan, plan_of
