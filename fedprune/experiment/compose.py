@@ -129,7 +129,12 @@ def _compose_node(parsed: list[Override], overrides: Sequence[str]) -> DictConfi
             raise ConfigError(first_sentence(error)) from error
         except (ConfigCompositionException, OmegaConfBaseException) as error:
             choices = [override.input_line or "" for override in parsed if override.key_or_group in CHOICES]
-            raise ConfigError(explain(error, parsed, hydra_compose("config", choices))) from error
+            try:
+                chosen = hydra_compose("config", choices)
+            except ConfigCompositionException as clash:
+                reason = str(clash).partition(":\n")[2].partition("\n")[0]  # behind Hydra's own words
+                raise ConfigError(f"{' '.join(choices)} do not go together: {reason}. Leave one out.") from clash
+            raise ConfigError(explain(error, parsed, chosen)) from error
 
 
 def _check_choice(override: Override) -> None:

@@ -1,14 +1,18 @@
 """What a configuration sets: the words of a command line that give it, read without importing an option."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedprune.core.errors import ConfigError
 from fedprune.experiment.choices import allowed
 from fedprune.experiment.compose import GROUPS, composed_values
 from fedprune.experiment.grammar import in_grammar
+
+if TYPE_CHECKING:
+    from fedprune.experiment.config import RunConfig
 
 USUAL_SCALE = "glyphs"
 NO_DIFFERENCE = ("engine", "runs", "cache", "save_models", "threads", "quiet")  # what changes no result
@@ -24,13 +28,28 @@ def differences(values: Mapping[str, Any]) -> list[str]:
         `scale=cifar preset=tap method=random seed=1` in words: a scale that is not the usual one, a preset where that
         makes it shorter, then every option that differs, then their fields, then the rest.
     """
-    scale = min(allowed("scale"), key=lambda name: (len(_options(values, (f"scale={name}",))), name != USUAL_SCALE))
-    start = (f"scale={scale}",) if scale != USUAL_SCALE else ()
+    starts = [(f"scale={name}",) if name != USUAL_SCALE else () for name in allowed("scale")]
+    nearest = sorted(starts, key=lambda start: (len(_options(values, start)), len(start)))
+    start = next((start for start in nearest if _goes_with(values, start)), nearest[0])
     words = _beyond(values, start)
     if len(_options(values, start)) > 1:
-        presets = (_beyond(values, (*start, f"preset={name}")) for name in allowed("preset"))
-        words = min([words, *presets], key=len)
+        presets = [(*start, f"preset={name}") for name in allowed("preset")]
+        words = min([words, *(_beyond(values, each) for each in presets if _goes_with(values, each))], key=len)
     return words
+
+
+def _goes_with(values: Mapping[str, Any], start: tuple[str, ...]) -> bool:
+    """Whether the options of `values` can be had beside `start`, which may set what another data set does not have."""
+    try:
+        _usual((*start, *in_grammar(_options(values, start))))
+    except ConfigError:
+        return False
+    return True
+
+
+def command_of(config: "RunConfig") -> str:
+    """Return a `fedprune run` that gives a run of the same id; paths and workers, which change none, are left out."""
+    return shlex.join(["fedprune", "run", *differences(config.to_dict())])
 
 
 def _beyond(values: Mapping[str, Any], start: tuple[str, ...]) -> list[str]:

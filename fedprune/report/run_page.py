@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from markupsafe import Markup
 
-from fedprune.experiment.command import command_of
+from fedprune.experiment.differences import command_of
 from fedprune.experiment.record import Record
 from fedprune.experiment.reopen import grouped_devices
 from fedprune.experiment.summary import ACCURACIES, accuracies, labels_of

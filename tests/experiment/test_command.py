@@ -4,8 +4,9 @@ import shlex
 
 import pytest
 
-from fedprune.experiment.command import command_of, overrides_of
+from fedprune.core.errors import ConfigError
 from fedprune.experiment.compose import compose
+from fedprune.experiment.differences import command_of, differences
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,13 @@ def test_the_command_of_a_run_gives_its_id(words):
 
 
 def test_only_what_differs_is_said_and_no_path():
-    assert overrides_of(compose(["method=random", "seed=1", "runs=elsewhere", "engine.workers=2"])) == (
+    config = compose(["method=random", "seed=1", "runs=elsewhere", "engine.workers=2"])
+    assert tuple(differences(config.to_dict())) == (
         "method=random",
         "seed=1",
     )
+
+
+def test_options_that_do_not_go_together_are_named():
+    with pytest.raises(ConfigError, match="scale=paper data=image_folder do not go together: Key 'hub' not in"):
+        compose(["scale=paper", "data=image_folder", "data.root=x"])

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from fedprune.core.discovery import describe
-from fedprune.experiment.command import command_of
 from fedprune.experiment.compose import compose
+from fedprune.experiment.differences import command_of
 from fedprune.experiment.record import Record
 from fedprune.experiment.run import execute
 from fedprune.protocol.observer import Observer
